@@ -1,0 +1,171 @@
+/**
+ * What passes between the main thread, which knows the mesh, and the data-plane threads, which move bytes.
+ * Everything here is structured-cloneable plain data. Descriptors are numbers: threads share the process's table.
+ */
+import type { CarriedReason, PlaintextReason, Reason, RefusedReason } from '../../lib/reasons.ts'
+
+/** The listening sockets of one pod that one thread serves. Whoever serves one closes it. */
+export interface PodListeners {
+  readonly outbound: number
+  readonly inbound: number
+  readonly hbone: number
+}
+
+/** A pod as the data plane sees it. */
+export interface PodPlane {
+  readonly uid: string
+  readonly namespace: string
+  readonly name: string
+  readonly serviceAccount: string
+  /** SPIFFE ID. */
+  readonly identity: string
+  readonly ips: readonly string[]
+  /** Open descriptor of the pod's network namespace; the main thread owns it and keeps it open until `pod-removed`. */
+  readonly netnsFd: number
+}
+
+/** Key and certificate of a pod. The key is in memory only: it crosses threads, never a disk, a log or an argument list. */
+export interface PodCertificate {
+  /** PKCS #8 PEM. */
+  readonly key: string
+  /** PEM, leaf first, without the root. */
+  readonly chain: string
+  /** PEM, the roots that peers are verified against. */
+  readonly roots: string
+  readonly notAfterMs: number
+}
+
+/** Who is at one end, for logs and metrics. Absent fields are unknown. */
+export interface PeerInfo {
+  readonly workload?: string | undefined
+  readonly namespace?: string | undefined
+  readonly identity?: string | undefined
+  readonly node?: string | undefined
+  readonly cluster?: string | undefined
+}
+
+export interface ServiceInfo {
+  readonly namespace: string
+  readonly name: string
+  readonly hostname: string
+}
+
+/** One place a connection may go. */
+export interface Endpoint {
+  readonly ip: string
+  /** The port on the endpoint, after the service's mapping. */
+  readonly port: number
+  readonly weight: number
+  readonly peer: PeerInfo
+  readonly via:
+    | { readonly kind: 'hbone'; readonly port: number; readonly identities: readonly string[] }
+    | { readonly kind: 'tcp'; readonly reason: PlaintextReason }
+}
+
+/** Where a captured outbound connection goes. A thread keeps it per (pod, destination) until told `invalidate`. */
+export type RouteDecision =
+  | {
+      readonly kind: 'forward'
+      readonly endpoints: readonly Endpoint[]
+      readonly service?: ServiceInfo | undefined
+    }
+  | {
+      readonly kind: 'refuse'
+      readonly reason: RefusedReason
+      readonly detail: string
+      readonly peer?: PeerInfo | undefined
+      readonly service?: ServiceInfo | undefined
+    }
+
+/** Whether an inbound connection may come in, and under which word. */
+export type AdmitDecision =
+  | { readonly kind: 'admit'; readonly reason: CarriedReason | PlaintextReason; readonly peer: PeerInfo }
+  | {
+      readonly kind: 'refuse'
+      readonly reason: RefusedReason
+      readonly detail: string
+      readonly peer: PeerInfo
+    }
+
+export interface RouteQuestion {
+  readonly podUid: string
+  readonly ip: string
+  readonly port: number
+}
+
+export interface AdmitQuestion {
+  readonly podUid: string
+  readonly sourceIp: string
+  /** Verified SPIFFE ID; undefined for plaintext. */
+  readonly identity: string | undefined
+  readonly ip: string
+  readonly port: number
+}
+
+/** Asked by the data plane, answered by the mesh. In a worker thread this is a message and its reply. */
+export interface Control {
+  route(question: RouteQuestion): Promise<RouteDecision>
+  admit(question: AdmitQuestion): Promise<AdmitDecision>
+}
+
+/** One connection from its beginning to its end; the access log's line and the metrics' increments. */
+export interface ConnectionRecord {
+  readonly id: number
+  readonly podUid: string
+  readonly direction: 'outbound' | 'inbound'
+  readonly reason: Reason
+  readonly source: PeerInfo & { readonly ip: string; readonly port: number }
+  readonly destination: PeerInfo & { readonly ip: string; readonly port: number }
+  /** `ip:port` of the tunnel's far end. */
+  readonly hboneAddress?: string | undefined
+  readonly service?: ServiceInfo | undefined
+  /** Application bytes sent to and received from the destination. */
+  readonly bytesSent: number
+  readonly bytesReceived: number
+  readonly openedAtMs: number
+  /** Set once it has ended. */
+  readonly durationMs?: number | undefined
+  /** Why it failed; absent after an orderly end. */
+  readonly error?: string | undefined
+  /** Node's or HTTP/2's name of the failure: ECONNREFUSED, ETIMEDOUT, CONNECT_ERROR, … */
+  readonly errorCode?: string | undefined
+}
+
+/** How hard a pod or thread is being shut. */
+export interface DrainRequest {
+  /** Open connections may live this long; 0 cuts them now. */
+  readonly deadlineMs: number
+}
+
+export type ToWorker =
+  | { readonly type: 'pod'; readonly pod: PodPlane }
+  | { readonly type: 'listen'; readonly podUid: string; readonly listeners: PodListeners }
+  /** Stop accepting; open connections live on. `hboneToo` false keeps 15008 for peers that do not know yet. */
+  | { readonly type: 'unlisten'; readonly podUid: string; readonly hboneToo: boolean }
+  | { readonly type: 'certificate'; readonly podUid: string; readonly certificate: PodCertificate }
+  /** GOAWAY on every session of the pod, inbound and outbound, then drain. Answered by `pod-removed`. */
+  | { readonly type: 'remove-pod'; readonly podUid: string; readonly drain: DrainRequest }
+  /** Forget kept decisions: of one pod, or of all. */
+  | { readonly type: 'invalidate'; readonly podUid?: string | undefined }
+  | { readonly type: 'route-answer'; readonly id: number; readonly decision: RouteDecision }
+  | { readonly type: 'admit-answer'; readonly id: number; readonly decision: AdmitDecision }
+  | { readonly type: 'list-connections'; readonly id: number }
+  /** Stop accepting, GOAWAY, drain; answered by `drained`. */
+  | { readonly type: 'drain'; readonly drain: DrainRequest }
+
+export type FromWorker =
+  | { readonly type: 'ready' }
+  | { readonly type: 'route'; readonly id: number; readonly question: RouteQuestion }
+  | { readonly type: 'admit'; readonly id: number; readonly question: AdmitQuestion }
+  | { readonly type: 'opened'; readonly record: ConnectionRecord }
+  | { readonly type: 'closed'; readonly record: ConnectionRecord }
+  | { readonly type: 'connections'; readonly id: number; readonly records: ConnectionRecord[] }
+  | { readonly type: 'pod-removed'; readonly podUid: string; readonly cut: ConnectionRecord[] }
+  | { readonly type: 'drained'; readonly cut: ConnectionRecord[] }
+  | {
+      readonly type: 'log'
+      readonly level: 'debug' | 'info' | 'warn' | 'error'
+      readonly message: string
+      readonly fields: Record<string, unknown>
+    }
+  | { readonly type: 'counters'; readonly counters: Record<string, number> }

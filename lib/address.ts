@@ -1,0 +1,124 @@
+/**
+ * IP addresses as text and as bytes. Inside Culvert an address is always its canonical text (`10.0.0.1`,
+ * `fd00::1`, never `::ffff:10.0.0.1`), so that it can key a Map; this file is the edge where it becomes that.
+ */
+import { isIP, isIPv4, isIPv6 } from 'node:net'
+import { CulvertError } from './errors.ts'
+
+export interface SocketAddress {
+  /** Canonical text. */
+  readonly ip: string
+  readonly port: number
+}
+
+/** The canonical text of an IP address in any notation. Throws `ADDRESS`. */
+export function canonicalIp(text: string): string {
+  if (isIPv4(text)) return text
+  if (!isIPv6(text) || text.includes('%')) throw new CulvertError('ADDRESS', `not an IP address: '${text}'`)
+  return ipFromBytes(bytesFromIp(text))
+}
+
+/** 4 or 16 bytes in network order. Throws `ADDRESS`. */
+export function bytesFromIp(text: string): Uint8Array {
+  if (isIPv4(text)) return Uint8Array.from(text.split('.'), Number)
+  if (!isIPv6(text) || text.includes('%')) throw new CulvertError('ADDRESS', `not an IP address: '${text}'`)
+  let head = text
+  const out = new Uint8Array(16)
+  const dotted = /^(.*:)(\d+\.\d+\.\d+\.\d+)$/.exec(text)
+  if (dotted) {
+    const [a, b, c, d] = dotted[2]!.split('.').map(Number) as [number, number, number, number]
+    head = `${dotted[1]}${((a << 8) | b).toString(16)}:${((c << 8) | d).toString(16)}`
+  }
+  const [left, right] = head.split('::') as [string, string?]
+  const leftGroups = left ? left.split(':') : []
+  const rightGroups = right ? right.split(':') : []
+  const view = new DataView(out.buffer)
+  leftGroups.forEach((group, at) => view.setUint16(at * 2, parseInt(group, 16)))
+  rightGroups.forEach((group, at) => view.setUint16(16 - (rightGroups.length - at) * 2, parseInt(group, 16)))
+  return out
+}
+
+/** Canonical text (RFC 5952) of 4 or 16 bytes; an IPv4-mapped address becomes IPv4. Throws `ADDRESS`. */
+export function ipFromBytes(bytes: Uint8Array): string {
+  if (bytes.length === 4) return bytes.join('.')
+  if (bytes.length !== 16)
+    throw new CulvertError('ADDRESS', `an IP address has 4 or 16 bytes, not ${bytes.length}`)
+  const isMapped = bytes[10] === 0xff && bytes[11] === 0xff && bytes.subarray(0, 10).every(byte => byte === 0)
+  if (isMapped) return bytes.subarray(12).join('.')
+  const groups: number[] = []
+  for (let at = 0; at < 16; at += 2) groups.push((bytes[at]! << 8) | bytes[at + 1]!)
+  let zeroAt = -1
+  let zeroes = 1 // a single zero group is not shortened
+  for (let at = 0; at < 8; at++) {
+    let end = at
+    while (end < 8 && groups[end] === 0) end++
+    if (end - at > zeroes) [zeroAt, zeroes] = [at, end - at]
+    if (end > at) at = end
+  }
+  const hex = (part: number[]) => part.map(group => group.toString(16)).join(':')
+  if (zeroAt < 0) return hex(groups)
+  return `${hex(groups.slice(0, zeroAt))}::${hex(groups.slice(zeroAt + zeroes))}`
+}
+
+/** `10.0.0.1:80`, `[fd00::1]:80`. */
+export function formatAddress(ip: string, port: number): string {
+  return ip.includes(':') ? `[${ip}]:${port}` : `${ip}:${port}`
+}
+
+/** Reads `10.0.0.1:80` or `[fd00::1]:80`; undefined when it is anything else, host names included. */
+export function parseAddress(text: string): SocketAddress | undefined {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})$/.exec(text)
+  if (!match) return undefined
+  const host = match[1] ?? match[2]!
+  const port = Number(match[3])
+  if (port < 1 || port > 65535) return undefined
+  if (isIP(host) !== (match[1] === undefined ? 4 : 6)) return undefined
+  return { ip: canonicalIp(host), port }
+}
+
+/** Reports whether the address is 127.0.0.0/8 or ::1. */
+export function isLoopback(ip: string): boolean {
+  return ip.startsWith('127.') || ip === '::1'
+}
+
+/** A range of addresses: `contains()` reports whether an address, in canonical text, lies in it. */
+export class Cidr {
+  readonly text: string
+  readonly prefix: number
+  readonly #bytes: Uint8Array
+
+  private constructor(text: string, bytes: Uint8Array, prefix: number) {
+    this.text = text
+    this.#bytes = bytes
+    this.prefix = prefix
+  }
+
+  /** Reads `10.0.0.0/8`, `fd00::/8`, or a single address. Throws `ADDRESS`. */
+  static parse(text: string): Cidr {
+    const [ip = '', length, ...rest] = text.trim().split('/')
+    const bytes = isIP(ip) && rest.length === 0 ? bytesFromIp(ip) : undefined
+    const prefix =
+      length === undefined ? (bytes?.length ?? 0) * 8 : /^\d{1,3}$/.test(length) ? Number(length) : -1
+    if (!bytes || prefix < 0 || prefix > bytes.length * 8)
+      throw new CulvertError('ADDRESS', `not a CIDR: '${text}'`)
+    return Cidr.fromBytes(bytes, prefix)
+  }
+
+  /** From 4 or 16 bytes and a prefix length in bits. Throws `ADDRESS`. */
+  static fromBytes(bytes: Uint8Array, prefix: number): Cidr {
+    if ((bytes.length !== 4 && bytes.length !== 16) || prefix > bytes.length * 8)
+      throw new CulvertError('ADDRESS', `not a CIDR: ${bytes.length} bytes, prefix ${prefix}`)
+    const masked = bytes.map((byte, at) => byte & (0xff << (8 - Math.max(0, Math.min(8, prefix - at * 8)))))
+    return new Cidr(`${ipFromBytes(masked)}/${prefix}`, masked, prefix)
+  }
+
+  contains(ip: string): boolean {
+    if (ip.includes(':') !== (this.#bytes.length === 16)) return false
+    const other = bytesFromIp(ip)
+    for (let at = 0, left = this.prefix; left > 0; at++, left -= 8) {
+      const mask = left >= 8 ? 0xff : (0xff << (8 - left)) & 0xff
+      if ((other[at]! & mask) !== this.#bytes[at]!) return false
+    }
+    return true
+  }
+}

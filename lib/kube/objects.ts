@@ -1,0 +1,127 @@
+/**
+ * The few Kubernetes objects that Culvert reads, stripped to the fields it uses. The lab's files and a real API
+ * server's answers both become these, so nothing downstream knows the difference.
+ * Field names and meanings: Kubernetes API reference, core/v1 and discovery.k8s.io/v1.
+ */
+
+export interface ObjectMeta {
+  readonly name: string
+  readonly namespace?: string
+  readonly uid: string
+  readonly resourceVersion?: string
+  readonly labels?: Readonly<Record<string, string>>
+  readonly annotations?: Readonly<Record<string, string>>
+  /** RFC 3339. */
+  readonly deletionTimestamp?: string
+  readonly deletionGracePeriodSeconds?: number
+  readonly ownerReferences?: readonly {
+    readonly kind: string
+    readonly name: string
+    readonly controller?: boolean
+  }[]
+}
+
+export interface KubeNode {
+  readonly kind: 'Node'
+  readonly metadata: ObjectMeta
+  readonly spec: { readonly podCIDRs: readonly string[] }
+  readonly status: { readonly addresses: readonly { readonly type: string; readonly address: string }[] }
+}
+
+export interface KubeNamespace {
+  readonly kind: 'Namespace'
+  readonly metadata: ObjectMeta
+}
+
+export interface KubeServiceAccount {
+  readonly kind: 'ServiceAccount'
+  readonly metadata: ObjectMeta
+}
+
+/** A port that a probe of the pod spec names, already resolved to a number. */
+export interface ProbePort {
+  readonly port: number
+  readonly kind: 'http' | 'tcp' | 'grpc'
+}
+
+export interface KubeContainer {
+  readonly name: string
+  readonly image?: string
+  readonly command?: readonly string[]
+  readonly args?: readonly string[]
+  readonly env?: readonly { readonly name: string; readonly value?: string }[]
+  readonly ports?: readonly {
+    readonly name?: string
+    readonly containerPort: number
+    readonly protocol?: string
+  }[]
+}
+
+export interface KubePod {
+  readonly kind: 'Pod'
+  readonly metadata: ObjectMeta
+  readonly spec: {
+    readonly nodeName?: string
+    readonly serviceAccountName: string
+    readonly hostNetwork: boolean
+    readonly terminationGracePeriodSeconds?: number
+    readonly containers: readonly KubeContainer[]
+    readonly probePorts: readonly ProbePort[]
+  }
+  readonly status: {
+    readonly phase: 'Pending' | 'Running' | 'Succeeded' | 'Failed' | 'Unknown'
+    readonly podIPs: readonly string[]
+    readonly hostIP?: string
+    readonly ready: boolean
+  }
+}
+
+export interface KubeService {
+  readonly kind: 'Service'
+  readonly metadata: ObjectMeta
+  readonly spec: {
+    readonly type: string
+    readonly clusterIPs: readonly string[]
+    readonly selector?: Readonly<Record<string, string>>
+    readonly ports: readonly {
+      readonly name?: string
+      readonly port: number
+      readonly targetPort: number | string
+      readonly protocol: string
+      readonly appProtocol?: string
+    }[]
+    readonly publishNotReadyAddresses: boolean
+    readonly sessionAffinity?: string
+    readonly internalTrafficPolicy?: string
+    readonly trafficDistribution?: string
+    readonly ipFamilies?: readonly string[]
+    readonly externalName?: string
+  }
+}
+
+export interface KubeEndpointSlice {
+  readonly kind: 'EndpointSlice'
+  readonly metadata: ObjectMeta
+  readonly addressType: 'IPv4' | 'IPv6' | 'FQDN'
+  /** From the label `kubernetes.io/service-name`. */
+  readonly serviceName: string
+  readonly endpoints: readonly {
+    readonly addresses: readonly string[]
+    readonly ready: boolean
+    readonly serving: boolean
+    readonly terminating: boolean
+    readonly nodeName?: string
+    readonly zone?: string
+    readonly targetRef?: {
+      readonly kind: string
+      readonly name: string
+      readonly namespace?: string
+      readonly uid?: string
+    }
+  }[]
+  readonly ports: readonly { readonly name?: string; readonly port: number; readonly protocol: string }[]
+}
+
+export type KubeObject =
+  KubeNode | KubeNamespace | KubeServiceAccount | KubePod | KubeService | KubeEndpointSlice
+export type KubeKind = KubeObject['kind']
