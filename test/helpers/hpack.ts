@@ -1,5 +1,5 @@
 /** What the HPACK tests share: hex, whole lists, and lists of the kind tunnels carry. */
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import type { HpackDecoder } from '../../agent/hbone/hpack/decoder.ts'
 
 export type HeaderList = readonly (readonly [name: string, value: string])[]

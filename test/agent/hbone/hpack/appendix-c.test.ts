@@ -10,7 +10,7 @@ interface Example {
   readonly headers: HeaderList
 }
 
-t.test('C.1: integers', async t => {
+await t.test('C.1: integers', async t => {
   for (const [hex, prefixBits, value] of [
     ['0a', 5, 10],
     ['1f9a0a', 5, 1337],
@@ -24,7 +24,7 @@ t.test('C.1: integers', async t => {
   }
 })
 
-t.test('C.2: header field representations', async t => {
+await t.test('C.2: header field representations', async t => {
   const decoded = (hex: string) => decodeList(new HpackDecoder(), fromHex(hex))
   t.strictSame(
     decoded('400a 6375 7374 6f6d 2d6b 6579 0d63 7573 746f 6d2d 6865 6164 6572'),
@@ -143,23 +143,26 @@ const SEQUENCES = [
 ]
 
 for (const { section, of, tableSize } of SEQUENCES) {
-  t.test(`${section} are read`, async t => {
+  await t.test(`${section} are read`, async t => {
     const decoder = new HpackDecoder({ maxTableSize: tableSize })
     for (const { hex, headers } of of) t.strictSame(decodeList(decoder, fromHex(hex)), headers)
   })
 }
 
-t.test('C.3: requests are written byte for byte', async t => {
+await t.test('C.3: requests are written byte for byte', async t => {
   const encoder = new HpackEncoder()
   for (const { hex, headers } of examples(PLAIN_REQUESTS, REQUESTS))
     t.equal(toHex(encoder.encode(headers)), toHex(fromHex(hex)))
 })
 
-t.test('C.5: responses are written byte for byte, after the announcement of the smaller table', async t => {
-  const encoder = new HpackEncoder({ maxTableSize: 256 })
-  let announcement = '3fe101'
-  for (const { hex, headers } of examples(PLAIN_RESPONSES, RESPONSES)) {
-    t.equal(toHex(encoder.encode(headers)), announcement + toHex(fromHex(hex)))
-    announcement = ''
-  }
-})
+await t.test(
+  'C.5: responses are written byte for byte, after the announcement of the smaller table',
+  async t => {
+    const encoder = new HpackEncoder({ maxTableSize: 256 })
+    let announcement = '3fe101'
+    for (const { hex, headers } of examples(PLAIN_RESPONSES, RESPONSES)) {
+      t.equal(toHex(encoder.encode(headers)), announcement + toHex(fromHex(hex)))
+      announcement = ''
+    }
+  },
+)

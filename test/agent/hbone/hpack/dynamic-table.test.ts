@@ -1,8 +1,8 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { DynamicTable, ENTRY_OVERHEAD } from '../../../../agent/hbone/hpack/dynamic-table.ts'
 
-t.test('entries are found newest first, and the oldest make room', async t => {
+await t.test('entries are found newest first, and the oldest make room', async t => {
   const gone: string[] = []
   const table = new DynamicTable(3 * (ENTRY_OVERHEAD + 2), (name, value) => gone.push(name + value))
   for (const letter of ['a', 'b', 'c', 'd']) table.add(letter, '1')
@@ -15,7 +15,7 @@ t.test('entries are found newest first, and the oldest make room', async t => {
   t.strictSame({ count: table.count, size: table.size, gone: gone.at(-1) }, { count: 0, size: 0, gone: 'd1' })
 })
 
-t.test('behaves like a plain list, whatever is added and however it is resized', async () => {
+await t.test('behaves like a plain list, whatever is added and however it is resized', async () => {
   const entry = fc.record({ add: fc.nat({ max: 120 }), name: fc.constantFrom('a', 'bb', 'ccc') })
   const resize = fc.record({ capacity: fc.nat({ max: 3000 }) })
   fc.assert(

@@ -1,4 +1,4 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { CODE_LENGTHS, huffmanDecode, huffmanRoom } from '../../../../agent/hbone/hpack/huffman.ts'
 
@@ -31,7 +31,7 @@ function decode(bytes: Uint8Array): Buffer {
   return out.subarray(0, huffmanDecode(bytes, 0, bytes.length, out))
 }
 
-t.test('the code is the one of RFC 7541 Appendix B', async t => {
+await t.test('the code is the one of RFC 7541 Appendix B', async t => {
   t.equal(WORDS.length, 257)
   const words = Object.fromEntries(
     [0, 1, 10, 32, 48, 50, 64, 88, 90, 92, 97, 122, 127, 128, 130, 195, 199, 225, 249, 255, 256].map(
@@ -65,20 +65,20 @@ t.test('the code is the one of RFC 7541 Appendix B', async t => {
   t.equal(space, 2 ** 30, 'it leaves no word unused')
 })
 
-t.test('any bytes come back from the naive encoding', async () => {
+await t.test('any bytes come back from the naive encoding', async () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 300 }), text => Buffer.compare(decode(encode(text)), text) === 0),
   )
 })
 
-t.test('every byte value comes back, alone and between others', async t => {
+await t.test('every byte value comes back, alone and between others', async t => {
   for (let byte = 0; byte < 256; byte++) {
     const text = Buffer.from([97, byte, 48, byte, byte])
     t.strictSame(decode(encode(text)), text)
   }
 })
 
-t.test('padding is at most seven bits, all ones', async t => {
+await t.test('padding is at most seven bits, all ones', async t => {
   t.equal(decode(fromBits('00011111')).toString(), 'a', 'three bits of padding')
   t.throws(
     () => decode(fromBits('00011110')),
@@ -100,7 +100,7 @@ t.test('padding is at most seven bits, all ones', async t => {
   )
 })
 
-t.test('the end-of-string symbol inside a string is an error', async t => {
+await t.test('the end-of-string symbol inside a string is an error', async t => {
   for (const before of ['', '00011', '0001100011', WORDS[38]!])
     t.throws(() => decode(fromBits(`${before}${WORDS[256]}`.padEnd(48, '1'))), {
       code: 'PROTOCOL',
@@ -108,7 +108,7 @@ t.test('the end-of-string symbol inside a string is an error', async t => {
     })
 })
 
-t.test('any bytes are either characters that encode to them again, or a PROTOCOL error', async () => {
+await t.test('any bytes are either characters that encode to them again, or a PROTOCOL error', async () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), bytes => {
       let text: Buffer

@@ -1,9 +1,9 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { MAX_INTEGER_BYTES, readInteger, writeInteger } from '../../../../agent/hbone/hpack/integer.ts'
 import { fromHex } from '../../../helpers/hpack.ts'
 
-t.test('what is written is read again, whatever the prefix and the bits above it', async () => {
+await t.test('what is written is read again, whatever the prefix and the bits above it', async () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 8 }),
@@ -20,7 +20,7 @@ t.test('what is written is read again, whatever the prefix and the bits above it
   )
 })
 
-t.test('the largest table size that a SETTINGS frame can name is written in six bytes', async t => {
+await t.test('the largest table size that a SETTINGS frame can name is written in six bytes', async t => {
   const out = new Uint8Array(MAX_INTEGER_BYTES)
   t.equal(writeInteger(out, 0, 5, 0x20, 2 ** 32 - 1), MAX_INTEGER_BYTES)
   let value = 31
@@ -28,11 +28,11 @@ t.test('the largest table size that a SETTINGS frame can name is written in six 
   t.equal(value, 2 ** 32 - 1)
 })
 
-t.test('an integer may be padded with zeroes, within its length', async t => {
+await t.test('an integer may be padded with zeroes, within its length', async t => {
   t.equal(readInteger({ bytes: fromHex('1f 80 80 80 00'), at: 0 }, 5), 31)
 })
 
-t.test('an integer that is too long or cut off is an error', async t => {
+await t.test('an integer that is too long or cut off is an error', async t => {
   for (const hex of [
     '1f 80 80 80 80 00',
     '1f ff ff ff ff 0f',
