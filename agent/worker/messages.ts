@@ -143,6 +143,8 @@ export type ToWorker =
   /** Stop accepting; open connections live on. `hboneToo` false keeps 15008 for peers that do not know yet. */
   | { readonly type: 'unlisten'; readonly podUid: string; readonly hboneToo: boolean }
   | { readonly type: 'certificate'; readonly podUid: string; readonly certificate: PodCertificate }
+  /** The pod is terminating: peers' sessions get a GOAWAY, so that new connections go elsewhere; nothing is closed. */
+  | { readonly type: 'goaway'; readonly podUid: string }
   /** GOAWAY on every session of the pod, inbound and outbound, then drain. Answered by `pod-removed`. */
   | { readonly type: 'remove-pod'; readonly podUid: string; readonly drain: DrainRequest }
   /** Forget kept decisions: of one pod, or of all. */

@@ -1,0 +1,175 @@
+/** The side that opens tunnels: CONNECT (RFC 9113 §8.5) and the wait for its answer. */
+import type { Duplex } from 'node:stream'
+import { CulvertError } from '../../lib/errors.ts'
+import type { SessionOptions } from './limits.ts'
+import { CODE, MAX_WINDOW, PREFACE, SETTING, SessionError, StreamResetError } from './protocol.ts'
+import { Session, type Headers } from './session.ts'
+import type { Tunnel } from './tunnel.ts'
+
+export interface ConnectResponse {
+  readonly status: number
+  readonly headers: ReadonlyMap<string, string>
+}
+
+interface PendingConnect {
+  readonly tunnel: Tunnel
+  readonly resolve: (answer: { tunnel: Tunnel; response: ConnectResponse }) => void
+  readonly reject: (error: Error) => void
+}
+
+export class ClientSession extends Session {
+  #nextId = 1
+  readonly #pending = new Map<number, PendingConnect>()
+  readonly #onReady: (() => void)[] = []
+  readonly #onRoom: (() => void)[] = []
+  /** Streams handed out by the pool and not opened yet. */
+  reserved = 0
+
+  /** Speaks first on a connected, authenticated transport. */
+  constructor(transport: Duplex, options: SessionOptions) {
+    super(transport, options)
+    this.writer.raw(PREFACE)
+    this.start([
+      [SETTING.enablePush, 0],
+      [SETTING.initialWindowSize, options.streamWindow],
+      [SETTING.maxFrameSize, options.maxFrame],
+      [SETTING.maxHeaderListSize, options.maxHeaderList],
+    ])
+  }
+
+  /** Ends when the peer's SETTINGS are in; rejects when the session ends first. */
+  ready(): Promise<void> {
+    if (this.hasPeerSettings) return Promise.resolve()
+    return new Promise((resolve, reject) => {
+      this.#onReady.push(resolve)
+      this.onClosed(error =>
+        reject(error ?? new CulvertError('CLOSED', 'peer closed the connection before its SETTINGS')),
+      )
+    })
+  }
+
+  /** Streams that may be opened now, by the peer's limit and ours. */
+  capacity(limit: number): number {
+    if (this.isClosed || this.isGoawayReceived || this.isGoawaySent || this.#nextId > MAX_WINDOW - 2) return 0
+    return Math.min(limit, this.peerMaxStreams) - this.tunnels.size - this.reserved
+  }
+
+  /** Calls back each time a stream has ended or the peer allows more. */
+  onRoom(callback: () => void): void {
+    this.#onRoom.push(callback)
+  }
+
+  /**
+   * Opens a tunnel to `authority` (`ip:port`). Resolves with whatever final status the peer gave; only on 200 is
+   * there a tunnel to use. Rejects with `StreamResetError` when the stream or session ended before an answer.
+   * When the signal aborts the stream is reset and the signal's reason is thrown.
+   */
+  connect(
+    authority: string,
+    headers: Headers,
+    signal?: AbortSignal,
+  ): Promise<{ tunnel: Tunnel; response: ConnectResponse }> {
+    if (this.isClosed || this.isGoawayReceived)
+      return Promise.reject(
+        new StreamResetError(CODE.refusedStream, 'session is closing', { byPeer: true, isRetryable: true }),
+      )
+    signal?.throwIfAborted()
+    const id = this.#nextId
+    this.#nextId += 2
+    const tunnel = this.newTunnel(id)
+    const block = this.encoder.encode([[':method', 'CONNECT'], [':authority', authority], ...headers])
+    this.writer.headers(id, block, false, this.peerMaxFrame)
+    return new Promise((resolve, reject) => {
+      const abort = () => {
+        tunnel.reset(CODE.cancel)
+        settle()
+        reject(signal!.reason as Error)
+      }
+      const settle = () => {
+        this.#pending.delete(id)
+        signal?.removeEventListener('abort', abort)
+      }
+      signal?.addEventListener('abort', abort, { once: true })
+      tunnel.onClosed(() => {
+        if (!this.#pending.has(id)) return
+        settle()
+        reject(
+          tunnel.error ??
+            new StreamResetError(CODE.noError, 'stream ended before an answer', { byPeer: true }),
+        )
+      })
+      this.#pending.set(id, {
+        tunnel,
+        resolve: answer => {
+          settle()
+          resolve(answer)
+        },
+        reject: error => {
+          settle()
+          reject(error)
+        },
+      })
+    })
+  }
+
+  headers(streamId: number, block: Buffer, endStream: boolean): void {
+    const decoded = this.decodeHeaders(block) // always, to keep the table in step
+    if (this.isIdleStream(streamId))
+      throw new SessionError(CODE.protocolError, `HEADERS on idle stream ${streamId}`)
+    const tunnel = this.tunnels.get(streamId)
+    if (!tunnel) return
+    const pending = this.#pending.get(streamId)
+    const status = Number(decoded.fields.get(':status') ?? Number.NaN)
+    if (!pending) {
+      // Trailers: nothing in them concerns a byte stream, but they end it.
+      if (endStream) tunnel.receiveEnd()
+      else tunnel.reset(CODE.protocolError)
+      return
+    }
+    if (
+      decoded.isMalformed ||
+      decoded.isTooLarge ||
+      !Number.isInteger(status) ||
+      status < 100 ||
+      status > 599
+    ) {
+      tunnel.reset(CODE.protocolError)
+      return
+    }
+    if (status < 200) return // informational: the answer is still to come
+    pending.resolve({ tunnel, response: { status, headers: decoded.fields } })
+    if (endStream) tunnel.receiveEnd()
+    if (status !== 200) {
+      if (endStream) tunnel.end()
+      else tunnel.reset(CODE.cancel)
+    }
+  }
+
+  protected override peerReady(): void {
+    for (const done of this.#onReady) done()
+    this.#onReady.length = 0
+  }
+
+  protected override streamGone(): void {
+    for (const callback of this.#onRoom) callback()
+  }
+
+  protected override goawayFrom(lastStreamId: number, code: number, debug: string): void {
+    for (const [id, tunnel] of this.tunnels)
+      if (id > lastStreamId)
+        tunnel.receiveReset(
+          new StreamResetError(code, `peer is closing the session${debug ? ` (${debug})` : ''}`, {
+            byPeer: true,
+            isRetryable: true,
+          }),
+        )
+  }
+
+  protected override isIdleStream(streamId: number): boolean {
+    return streamId % 2 === 0 || streamId >= this.#nextId
+  }
+
+  protected override lastPeerStream(): number {
+    return 0
+  }
+}

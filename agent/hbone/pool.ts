@@ -1,0 +1,194 @@
+/**
+ * Sessions of one pod, shared by its connections to the same peer. Rules:
+ * - a session is used until it is full; then another is opened beside it.
+ * - one attempt at a time, but a peer that accepts and stays silent holds nobody up: who has waited `impatienceMs`
+ *   starts an attempt of his own, and whichever is ready first serves all.
+ * - a session that no stream has used for `idleMs` is closed in order.
+ */
+import { CulvertError } from '../../lib/errors.ts'
+import type { ClientSession } from './client.ts'
+
+export interface PoolOptions {
+  /** Streams on one session; the peer's own limit may be lower. */
+  readonly maxStreams: number
+  readonly idleMs: number
+  readonly impatienceMs: number
+}
+
+export const DEFAULT_POOL: PoolOptions = { maxStreams: 100, idleMs: 300_000, impatienceMs: 250 }
+
+interface Waiter {
+  take(session: ClientSession): void
+  fail(error: unknown): void
+}
+
+interface Peer {
+  readonly sessions: Set<ClientSession>
+  readonly waiting: Set<Waiter>
+  attempts: number
+}
+
+export class HbonePool {
+  readonly #options: PoolOptions
+  readonly #peers = new Map<string, Peer>()
+  readonly #idle = new Map<ClientSession, NodeJS.Timeout>()
+  #isClosed = false
+
+  constructor(options: PoolOptions = DEFAULT_POOL) {
+    this.#options = options
+  }
+
+  get sessionCount(): number {
+    let count = 0
+    for (const peer of this.#peers.values()) count += peer.sessions.size
+    return count
+  }
+
+  /**
+   * A session to the peer named by `key`, with room for one stream, which is reserved: the caller lowers
+   * `session.reserved` when it opens the stream or gives up. `open` connects and resolves with a ready session.
+   * Rejects with what `open` rejected with, or the signal's reason.
+   */
+  acquire(key: string, open: () => Promise<ClientSession>, signal: AbortSignal): Promise<ClientSession> {
+    if (this.#isClosed) return Promise.reject(new CulvertError('CLOSED', 'the pod is leaving the mesh'))
+    const peer = this.#peers.get(key) ?? newPeer()
+    this.#peers.set(key, peer)
+    const ready = this.#withRoom(peer)
+    if (ready) return Promise.resolve(this.#reserve(ready))
+    return this.#wait(key, peer, open, signal)
+  }
+
+  /** Tells every peer that this pod opens no more streams; sessions end with their last stream. */
+  goaway(): void {
+    this.#isClosed = true
+    for (const peer of this.#peers.values()) for (const session of peer.sessions) session.goaway()
+  }
+
+  /** Ends every session now. */
+  destroy(error?: Error): void {
+    this.#isClosed = true
+    for (const peer of this.#peers.values()) {
+      for (const session of peer.sessions) session.destroy(error)
+      for (const waiter of peer.waiting)
+        waiter.fail(error ?? new CulvertError('CLOSED', 'the pod has left the mesh'))
+    }
+    this.#peers.clear()
+  }
+
+  #wait(
+    key: string,
+    peer: Peer,
+    open: () => Promise<ClientSession>,
+    signal: AbortSignal,
+  ): Promise<ClientSession> {
+    return new Promise((resolve, reject) => {
+      const done = () => {
+        peer.waiting.delete(waiter)
+        clearTimeout(impatient)
+        signal.removeEventListener('abort', abort)
+        this.#forgetIfEmpty(key, peer)
+      }
+      const abort = () => {
+        done()
+        reject(signal.reason as Error)
+      }
+      const waiter: Waiter = {
+        take: session => {
+          done()
+          resolve(session)
+        },
+        fail: error => {
+          done()
+          reject(error as Error)
+        },
+      }
+      const impatient = setTimeout(() => this.#attempt(key, peer, open), this.#options.impatienceMs)
+      peer.waiting.add(waiter)
+      signal.addEventListener('abort', abort, { once: true })
+      if (peer.attempts === 0 || peer.waiting.size > peer.attempts * this.#options.maxStreams)
+        this.#attempt(key, peer, open)
+    })
+  }
+
+  #attempt(key: string, peer: Peer, open: () => Promise<ClientSession>): void {
+    peer.attempts++
+    open().then(
+      session => {
+        peer.attempts--
+        this.#adopt(key, peer, session, open)
+      },
+      (error: unknown) => {
+        peer.attempts--
+        // Others may still succeed; the last attempt's failure is everyone's.
+        if (peer.attempts === 0) for (const waiter of peer.waiting) waiter.fail(error)
+        this.#forgetIfEmpty(key, peer)
+      },
+    )
+  }
+
+  #adopt(key: string, peer: Peer, session: ClientSession, open: () => Promise<ClientSession>): void {
+    if (this.#isClosed) {
+      session.goaway()
+      return
+    }
+    this.#peers.set(key, peer)
+    peer.sessions.add(session)
+    session.onClosed(() => {
+      peer.sessions.delete(session)
+      clearTimeout(this.#idle.get(session))
+      this.#idle.delete(session)
+      this.#forgetIfEmpty(key, peer)
+    })
+    session.onRoom(() => {
+      this.#serve(peer)
+      if (session.openStreams === 0 && session.reserved === 0) this.#watchIdle(session)
+    })
+    const hadRoom = session.capacity(this.#options.maxStreams) > 0
+    this.#serve(peer)
+    // More wait than one session takes: the next one, unless the peer allows no stream at all.
+    if (hadRoom && peer.waiting.size > 0 && peer.attempts === 0) this.#attempt(key, peer, open)
+    if (session.openStreams === 0 && session.reserved === 0) this.#watchIdle(session)
+  }
+
+  #serve(peer: Peer): void {
+    for (const waiter of peer.waiting) {
+      const session = this.#withRoom(peer)
+      if (!session) return
+      waiter.take(this.#reserve(session))
+    }
+  }
+
+  /** The fullest session that still has room, so that idle ones can end. */
+  #withRoom(peer: Peer): ClientSession | undefined {
+    for (const session of peer.sessions) if (session.capacity(this.#options.maxStreams) > 0) return session
+    return undefined
+  }
+
+  #reserve(session: ClientSession): ClientSession {
+    clearTimeout(this.#idle.get(session))
+    this.#idle.delete(session)
+    session.reserved++
+    return session
+  }
+
+  #watchIdle(session: ClientSession): void {
+    if (this.#idle.has(session) || session.isClosed) return
+    const timer = setTimeout(() => session.goaway(), this.#options.idleMs)
+    timer.unref()
+    this.#idle.set(session, timer)
+  }
+
+  #forgetIfEmpty(key: string, peer: Peer): void {
+    if (
+      peer.sessions.size === 0 &&
+      peer.waiting.size === 0 &&
+      peer.attempts === 0 &&
+      this.#peers.get(key) === peer
+    )
+      this.#peers.delete(key)
+  }
+}
+
+function newPeer(): Peer {
+  return { sessions: new Set(), waiting: new Set(), attempts: 0 }
+}

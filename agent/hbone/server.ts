@@ -1,0 +1,98 @@
+/** The side that is asked: reads CONNECT requests and answers them. */
+import type { Duplex } from 'node:stream'
+import type { SessionOptions } from './limits.ts'
+import { CODE, PREFACE, SETTING, SessionError } from './protocol.ts'
+import { Session, type Headers } from './session.ts'
+import type { Tunnel } from './tunnel.ts'
+
+/** A request as it came; nothing in it is trusted. */
+export interface ConnectRequest {
+  readonly method: string
+  readonly authority: string
+  readonly headers: ReadonlyMap<string, string>
+  readonly tunnel: Tunnel
+  /** 200 opens the tunnel; anything else ends the stream with that status. */
+  respond(status: number, headers?: Headers): void
+}
+
+export class ServerSession extends Session {
+  #lastId = 0
+  #prefaceAt = 0
+  readonly #onConnect: (request: ConnectRequest) => void
+
+  /** Answers on a connected, authenticated transport. `onConnect` is called once per request and must not throw. */
+  constructor(transport: Duplex, options: SessionOptions, onConnect: (request: ConnectRequest) => void) {
+    super(transport, options)
+    this.#onConnect = onConnect
+    this.start([
+      [SETTING.maxConcurrentStreams, options.maxConcurrentStreams],
+      [SETTING.initialWindowSize, options.streamWindow],
+      [SETTING.maxFrameSize, options.maxFrame],
+      [SETTING.maxHeaderListSize, options.maxHeaderList],
+    ])
+  }
+
+  protected override receive(chunk: Buffer): void {
+    if (this.#prefaceAt === PREFACE.length) return super.receive(chunk)
+    const take = Math.min(PREFACE.length - this.#prefaceAt, chunk.length)
+    if (chunk.compare(PREFACE, this.#prefaceAt, this.#prefaceAt + take, 0, take) !== 0) {
+      this.fail(new SessionError(CODE.protocolError, 'not an HTTP/2 client: wrong connection preface'))
+      return
+    }
+    this.#prefaceAt += take
+    if (chunk.length > take) super.receive(chunk.subarray(take))
+  }
+
+  headers(streamId: number, block: Buffer, endStream: boolean): void {
+    const decoded = this.decodeHeaders(block) // always, to keep the table in step
+    if (streamId % 2 === 0) throw new SessionError(CODE.protocolError, `HEADERS on even stream ${streamId}`)
+    if (streamId <= this.#lastId) {
+      const tunnel = this.tunnels.get(streamId)
+      if (!tunnel) return // a stream that is closed here; its end is on the way to the peer
+      if (endStream) tunnel.receiveEnd()
+      else tunnel.reset(CODE.protocolError)
+      return
+    }
+    if (!this.hasPeerSettings) throw new SessionError(CODE.protocolError, 'the first frame was not SETTINGS')
+    this.#lastId = streamId
+    if (streamId > this.refuseFrom || this.tunnels.size >= this.options.maxConcurrentStreams) {
+      this.spend('refused stream')
+      this.sendReset(streamId, CODE.refusedStream)
+      return
+    }
+    const tunnel = this.newTunnel(streamId)
+    let isAnswered = false
+    const respond = (status: number, headers: Headers = []) => {
+      if (isAnswered || tunnel.isClosed || this.isClosed) return
+      isAnswered = true
+      const isOpen = status === 200
+      this.writer.headers(
+        streamId,
+        this.encoder.encode([[':status', String(status)], ...headers]),
+        !isOpen,
+        this.peerMaxFrame,
+      )
+      if (!isOpen) tunnel.endedByHeaders()
+    }
+    if (endStream) tunnel.receiveEnd()
+    if (decoded.isTooLarge) return respond(431)
+    const method = decoded.fields.get(':method')
+    const authority = decoded.fields.get(':authority')
+    // RFC 9113 §8.5: CONNECT has :method and :authority, and neither :scheme nor :path.
+    const isClassic = !decoded.fields.has(':path') && !decoded.fields.has(':scheme')
+    if (decoded.isMalformed || method !== 'CONNECT' || !authority || !isClassic) return respond(400)
+    this.#onConnect({ method, authority, headers: decoded.fields, tunnel, respond })
+  }
+
+  protected override goawayFrom(): void {
+    // The client opens no more streams; those it has go on.
+  }
+
+  protected override isIdleStream(streamId: number): boolean {
+    return streamId % 2 === 0 || streamId > this.#lastId
+  }
+
+  protected override lastPeerStream(): number {
+    return this.#lastId
+  }
+}

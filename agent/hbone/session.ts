@@ -1,0 +1,484 @@
+/**
+ * One HTTP/2 connection over one TLS connection, either side: frames in, frames out, windows, PING, GOAWAY.
+ * Client and server differ only in who opens streams; they are small subclasses. Rules:
+ * - everything ends in `#close()`, once: every stream is told, every timer is gone.
+ * - a violation by the peer ends the session with a GOAWAY that names it; nothing the peer sends can throw further.
+ */
+import type { Duplex } from 'node:stream'
+import { errorText } from '../../lib/errors.ts'
+import { FrameReader, type FrameSink } from './frame-reader.ts'
+import { FrameWriter } from './frame-writer.ts'
+import { HpackDecoder } from './hpack/decoder.ts'
+import { HpackEncoder } from './hpack/encoder.ts'
+import { CONTROL_BURST, CONTROL_RATE_PER_SECOND, MAX_UNREAD_ANSWERS, type SessionOptions } from './limits.ts'
+import {
+  CODE,
+  DEFAULT_MAX_FRAME,
+  DEFAULT_WINDOW,
+  MAX_WINDOW,
+  SETTING,
+  SessionError,
+  StreamResetError,
+  codeName,
+} from './protocol.ts'
+import { Tunnel, type TunnelCarrier } from './tunnel.ts'
+
+export type Headers = readonly (readonly [name: string, value: string])[]
+
+/** What a header block held. */
+export interface DecodedHeaders {
+  readonly fields: Map<string, string>
+  /** A pseudo-header came twice, after a regular one, or is unknown (RFC 9113 §8.3): the message is malformed. */
+  readonly isMalformed: boolean
+  /** The list is longer than we allow: the stream is refused, the session lives. */
+  readonly isTooLarge: boolean
+}
+
+export abstract class Session implements FrameSink, TunnelCarrier {
+  readonly options: SessionOptions
+  readonly transport: Duplex
+  protected readonly writer: FrameWriter
+  protected readonly encoder = new HpackEncoder({ maxTableSize: 4096 })
+  protected readonly tunnels = new Map<number, Tunnel>()
+  /** Streams the peer allows us. */
+  protected peerMaxStreams = Number.POSITIVE_INFINITY
+  protected peerInitialWindow = DEFAULT_WINDOW
+  protected peerMaxFrame = DEFAULT_MAX_FRAME
+  protected isGoawaySent = false
+  protected isGoawayReceived = false
+  protected hasPeerSettings = false
+  readonly #decoder: HpackDecoder
+  readonly #reader: FrameReader
+  #sendWindow = DEFAULT_WINDOW
+  #receiveWindow: number
+  #unreported = 0
+  #waiting = new Set<Tunnel>()
+  #isPumping = false
+  #dataTarget: Tunnel | undefined
+  #dataDropped = 0
+  #allowance = CONTROL_BURST
+  #allowanceAt = performance.now()
+  #lastReceived = performance.now()
+  #pingTimer: NodeJS.Timeout | undefined
+  #settingsTimer: NodeJS.Timeout | undefined
+  #pingSent: { at: number; done: ((rttMs: number) => void)[] } | undefined
+  #isClosed = false
+  #closeError: Error | undefined
+  readonly #onClosed: ((error: Error | undefined) => void)[] = []
+
+  constructor(transport: Duplex, options: SessionOptions) {
+    this.transport = transport
+    this.options = options
+    this.writer = new FrameWriter(transport)
+    this.#reader = new FrameReader(this, options.maxFrame)
+    this.#decoder = new HpackDecoder({ maxTableSize: 4096, maxHeaderListSize: options.maxHeaderList })
+    this.#receiveWindow = options.connectionWindow
+    transport.on('error', err => this.#close(err))
+    transport.on('close', () => this.#close(undefined))
+    transport.on('end', () => this.#close(undefined))
+    transport.on('drain', () => this.#pumpAll())
+    this.#pingTimer = setInterval(() => this.#watch(), options.pingIntervalMs)
+    this.#pingTimer.unref()
+    this.#settingsTimer = setTimeout(
+      () =>
+        this.fail(
+          new SessionError(CODE.settingsTimeout, `no SETTINGS within ${options.prefaceTimeoutMs} ms`),
+        ),
+      options.prefaceTimeoutMs,
+    )
+    this.#settingsTimer.unref()
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed
+  }
+
+  get openStreams(): number {
+    return this.tunnels.size
+  }
+
+  /** Why it ended: undefined while it lives and after an orderly end. */
+  get closeError(): Error | undefined {
+    return this.#closeError
+  }
+
+  onClosed(callback: (error: Error | undefined) => void): void {
+    if (this.#isClosed) callback(this.#closeError)
+    else this.#onClosed.push(callback)
+  }
+
+  /** Takes the connection's bytes. */
+  protected receive(chunk: Buffer): void {
+    if (this.#isClosed) return
+    this.#lastReceived = performance.now()
+    try {
+      this.#reader.push(chunk)
+    } catch (err) {
+      this.fail(
+        err instanceof SessionError
+          ? err
+          : new SessionError(CODE.internalError, errorText(err), { cause: err }),
+      )
+    }
+  }
+
+  /** Starts reading; SETTINGS and the larger connection window go out first. */
+  protected start(settings: readonly (readonly [number, number])[]): void {
+    this.writer.settings(settings)
+    this.writer.windowUpdate(0, this.options.connectionWindow - DEFAULT_WINDOW)
+    this.transport.on('data', (chunk: Buffer) => this.receive(chunk))
+  }
+
+  protected newTunnel(id: number): Tunnel {
+    const tunnel = new Tunnel(id, this, {
+      send: this.peerInitialWindow,
+      receive: this.options.streamWindow,
+      maxPayload: Math.min(this.peerMaxFrame, this.options.sendFrame),
+    })
+    this.tunnels.set(id, tunnel)
+    return tunnel
+  }
+
+  protected decodeHeaders(block: Buffer): DecodedHeaders {
+    const fields = new Map<string, string>()
+    let isMalformed = false
+    let sawRegular = false
+    let isTooLarge = false
+    try {
+      isTooLarge = !this.#decoder.decode(block, (name, value) => {
+        const isPseudo = name.charCodeAt(0) === 0x3a
+        if (isPseudo ? sawRegular || fields.has(name) : false) isMalformed = true
+        if (!isPseudo) sawRegular = true
+        const before = fields.get(name)
+        fields.set(name, before === undefined || isPseudo ? value : `${before}, ${value}`)
+      })
+    } catch (err) {
+      throw new SessionError(CODE.compressionError, errorText(err), { cause: err })
+    }
+    return { fields, isMalformed, isTooLarge }
+  }
+
+  // === orderly and disorderly ends ===
+
+  /**
+   * No new streams from the peer; those that are open go on. The session closes when the last one has ended.
+   * A graceful GOAWAY is in two steps, so that streams already under way are not refused (RFC 9113 §6.8).
+   */
+  goaway(code: number = CODE.noError, text = ''): void {
+    if (this.#isClosed || this.isGoawaySent) return
+    this.isGoawaySent = true
+    this.writer.goaway(code === CODE.noError ? MAX_WINDOW : this.lastPeerStream(), code, text)
+    if (code === CODE.noError)
+      this.ping(() => {
+        if (this.#isClosed) return
+        this.writer.goaway(this.lastPeerStream(), code, text)
+        this.refuseFrom = this.lastPeerStream()
+        this.closeIfIdle()
+      })
+    this.closeIfIdle()
+  }
+
+  /** Streams above this id are refused, once the second GOAWAY is out. */
+  protected refuseFrom = Number.POSITIVE_INFINITY
+
+  /** Ends the session now: GOAWAY with the code, streams are reset. */
+  fail(error: SessionError): void {
+    if (this.#isClosed) return
+    this.writer.goaway(this.lastPeerStream(), error.h2Code, error.message)
+    this.writer.flush()
+    this.#close(error)
+  }
+
+  /** Ends the session at once; open streams are reset toward their applications. */
+  destroy(error?: Error): void {
+    this.#close(error)
+  }
+
+  protected abstract lastPeerStream(): number
+
+  protected closeIfIdle(): void {
+    if (this.tunnels.size > 0 || this.#isClosed) return
+    if (this.isGoawaySent || this.isGoawayReceived) this.#close(undefined)
+  }
+
+  #close(error: Error | undefined): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#closeError = error
+    clearInterval(this.#pingTimer)
+    clearTimeout(this.#settingsTimer)
+    this.writer.flush()
+    this.writer.close()
+    for (const tunnel of this.tunnels.values())
+      tunnel.receiveReset(
+        new StreamResetError(
+          CODE.connectError,
+          `tunnel lost: ${error ? errorText(error) : 'peer closed the connection'}`,
+          {
+            byPeer: true,
+            cause: error,
+          },
+        ),
+      )
+    this.tunnels.clear()
+    this.#waiting.clear()
+    // What was written last, a GOAWAY perhaps, may still leave; a peer that does not read cannot hold us up.
+    const giveUp = setTimeout(() => this.transport.destroy(), LINGER_MS)
+    giveUp.unref()
+    this.transport.once('close', () => clearTimeout(giveUp))
+    this.transport.end(() => this.transport.destroy())
+    for (const callback of this.#onClosed) callback(error)
+    this.#onClosed.length = 0
+  }
+
+  // === liveness ===
+
+  /** Sends a PING; calls back with the round trip time. Never calls back when the session ends first. */
+  ping(done: (rttMs: number) => void): void {
+    if (this.#isClosed) return
+    if (this.#pingSent) {
+      this.#pingSent.done.push(done)
+      return
+    }
+    this.#pingSent = { at: performance.now(), done: [done] }
+    this.writer.ping(PING_PAYLOAD, false)
+  }
+
+  #watch(): void {
+    const now = performance.now()
+    const silentMs = now - this.#lastReceived
+    if (
+      this.#pingSent &&
+      now - this.#pingSent.at > this.options.pingTimeoutMs &&
+      silentMs > this.options.pingTimeoutMs
+    ) {
+      this.#close(
+        new SessionError(CODE.noError, `peer silent for ${Math.round(silentMs)} ms, PING unanswered`),
+      )
+      return
+    }
+    if (silentMs >= this.options.pingIntervalMs * 0.9) this.ping(() => undefined)
+  }
+
+  /** Counts a frame that moves no application byte. A peer that sends them without end is shown the door. */
+  protected spend(what: string): void {
+    if (--this.#allowance >= 0) return
+    const now = performance.now()
+    this.#allowance = Math.min(CONTROL_BURST, ((now - this.#allowanceAt) / 1000) * CONTROL_RATE_PER_SECOND)
+    this.#allowanceAt = now
+    if (this.#allowance < 1) throw new SessionError(CODE.enhanceYourCalm, `too many control frames (${what})`)
+  }
+
+  #checkUnread(): void {
+    if (this.writer.backlog > this.options.sendBuffer * 2 + MAX_UNREAD_ANSWERS)
+      throw new SessionError(CODE.enhanceYourCalm, 'peer does not read the answers to its frames')
+  }
+
+  // === TunnelCarrier ===
+
+  sendData(tunnel: Tunnel, payload: Buffer, endStream: boolean): void {
+    this.#sendWindow -= payload.length
+    this.writer.data(tunnel.id, payload, endStream)
+  }
+
+  sendReset(streamId: number, code: number): void {
+    if (!this.#isClosed) this.writer.rstStream(streamId, code)
+  }
+
+  sendWindowUpdate(streamId: number, increment: number): void {
+    if (!this.#isClosed) this.writer.windowUpdate(streamId, increment)
+  }
+
+  room(): number {
+    if (this.writer.backlog >= this.options.sendBuffer) return 0
+    return this.#sendWindow
+  }
+
+  waitForRoom(tunnel: Tunnel): void {
+    this.#waiting.add(tunnel)
+  }
+
+  credit(bytes: number): void {
+    if (bytes === 0 || this.#isClosed) return
+    this.#unreported += bytes
+    if (this.#unreported < this.options.connectionWindow / 2) return
+    this.writer.windowUpdate(0, this.#unreported)
+    this.#receiveWindow += this.#unreported
+    this.#unreported = 0
+  }
+
+  closed(tunnel: Tunnel): void {
+    this.#waiting.delete(tunnel)
+    if (this.tunnels.delete(tunnel.id)) this.streamGone()
+    this.closeIfIdle()
+  }
+
+  /** A stream has ended: there is place for another. */
+  protected streamGone(): void {}
+
+  #pumpAll(): void {
+    if (this.#isPumping || this.#waiting.size === 0) return
+    this.#isPumping = true
+    const turn = this.#waiting
+    this.#waiting = new Set()
+    // Each gets one turn; who still waits has added itself again, behind the others.
+    for (const tunnel of turn) tunnel.pump()
+    this.#isPumping = false
+  }
+
+  // === FrameSink ===
+
+  dataBegin(streamId: number, length: number): void {
+    this.#requireSettings()
+    this.#receiveWindow -= length
+    if (this.#receiveWindow < 0) throw new SessionError(CODE.flowControlError, 'connection window overrun')
+    if (length === 0) this.spend('empty DATA')
+    const tunnel = this.tunnels.get(streamId)
+    this.#dataDropped = 0
+    if (tunnel?.receiveBegin(length)) this.#dataTarget = tunnel
+    else {
+      if (this.isIdleStream(streamId))
+        throw new SessionError(CODE.protocolError, `DATA on idle stream ${streamId}`)
+      if (tunnel) tunnel.reset(CODE.streamClosed)
+      this.#dataTarget = undefined
+      this.#dataDropped = length
+    }
+  }
+
+  data(_streamId: number, piece: Buffer): void {
+    this.#dataTarget?.receiveData(piece)
+  }
+
+  dataEnd(_streamId: number, endStream: boolean, padding: number): void {
+    const tunnel = this.#dataTarget
+    this.#dataTarget = undefined
+    if (!tunnel) this.credit(this.#dataDropped)
+    else {
+      tunnel.consumed(padding)
+      if (endStream) tunnel.receiveEnd()
+    }
+  }
+
+  abstract headers(streamId: number, block: Buffer, endStream: boolean): void
+
+  /** Reports whether no message has ever been seen on the stream. */
+  protected abstract isIdleStream(streamId: number): boolean
+
+  rstStream(streamId: number, code: number): void {
+    this.#requireSettings()
+    this.spend('RST_STREAM')
+    if (this.isIdleStream(streamId))
+      throw new SessionError(CODE.protocolError, `RST_STREAM on idle stream ${streamId}`)
+    this.tunnels
+      .get(streamId)
+      ?.receiveReset(new StreamResetError(code, `stream reset by peer: ${codeName(code)}`, { byPeer: true }))
+  }
+
+  settings(isAck: boolean, payload: Buffer): void {
+    if (isAck) return
+    this.spend('SETTINGS')
+    for (let at = 0; at < payload.length; at += 6)
+      this.#setting(payload.readUInt16BE(at), payload.readUInt32BE(at + 2))
+    this.writer.settingsAck()
+    this.#checkUnread()
+    if (!this.hasPeerSettings) {
+      this.hasPeerSettings = true
+      clearTimeout(this.#settingsTimer)
+      this.peerReady()
+    }
+    this.#pumpAll()
+  }
+
+  /** The peer's first SETTINGS are in. */
+  protected peerReady(): void {}
+
+  #setting(id: number, value: number): void {
+    switch (id) {
+      case SETTING.headerTableSize:
+        this.encoder.setPeerMaxTableSize(value)
+        break
+      case SETTING.enablePush:
+        if (value > 1) throw new SessionError(CODE.protocolError, `ENABLE_PUSH of ${value}`)
+        break
+      case SETTING.maxConcurrentStreams:
+        this.peerMaxStreams = value
+        break
+      case SETTING.initialWindowSize: {
+        if (value > MAX_WINDOW)
+          throw new SessionError(CODE.flowControlError, `INITIAL_WINDOW_SIZE of ${value}`)
+        const change = value - this.peerInitialWindow
+        this.peerInitialWindow = value
+        for (const tunnel of this.tunnels.values()) {
+          tunnel.sendWindow += change // may go below zero: RFC 9113 §6.9.2
+          if (tunnel.sendWindow > MAX_WINDOW)
+            throw new SessionError(CODE.flowControlError, 'stream window overflow')
+          if (change > 0) this.#waiting.add(tunnel)
+        }
+        break
+      }
+      case SETTING.maxFrameSize:
+        if (value < DEFAULT_MAX_FRAME || value > 0xff_ffff)
+          throw new SessionError(CODE.protocolError, `MAX_FRAME_SIZE of ${value}`)
+        this.peerMaxFrame = value
+        for (const tunnel of this.tunnels.values())
+          tunnel.maxPayload = Math.min(value, this.options.sendFrame)
+        break
+      default: // MAX_HEADER_LIST_SIZE is advice that our short lists never come near; unknown ones are ignored (§6.5.2)
+    }
+  }
+
+  pingFrame(isAck: boolean, payload: Buffer): void {
+    this.spend('PING')
+    if (!isAck) {
+      this.writer.ping(payload, true)
+      this.#checkUnread()
+      return
+    }
+    const sent = this.#pingSent
+    if (!sent || !payload.equals(PING_PAYLOAD)) return
+    this.#pingSent = undefined
+    const rttMs = performance.now() - sent.at
+    for (const done of sent.done) done(rttMs)
+  }
+
+  goawayFrame(lastStreamId: number, code: number, debug: Buffer): void {
+    this.spend('GOAWAY')
+    this.isGoawayReceived = true
+    this.goawayFrom(lastStreamId, code, debug.toString('utf8', 0, 256))
+    this.closeIfIdle()
+  }
+
+  protected abstract goawayFrom(lastStreamId: number, code: number, debug: string): void
+
+  windowUpdate(streamId: number, increment: number): void {
+    this.#requireSettings()
+    if (streamId === 0) {
+      if (increment === 0) throw new SessionError(CODE.protocolError, 'WINDOW_UPDATE of 0')
+      this.#sendWindow += increment
+      if (this.#sendWindow > MAX_WINDOW)
+        throw new SessionError(CODE.flowControlError, 'connection window overflow')
+      this.#pumpAll()
+      return
+    }
+    const tunnel = this.tunnels.get(streamId)
+    if (!tunnel) {
+      if (this.isIdleStream(streamId))
+        throw new SessionError(CODE.protocolError, `WINDOW_UPDATE on idle stream ${streamId}`)
+      return
+    }
+    if (increment === 0) tunnel.reset(CODE.protocolError)
+    else tunnel.receiveWindow(increment)
+  }
+
+  ignored(type: number): void {
+    this.spend(`type ${type}`)
+  }
+
+  #requireSettings(): void {
+    if (!this.hasPeerSettings) throw new SessionError(CODE.protocolError, 'the first frame was not SETTINGS')
+  }
+}
+
+/** How long the last bytes of a session may take to leave. */
+const LINGER_MS = 500
+const PING_PAYLOAD = Buffer.from('culvert\0', 'latin1')

@@ -1,0 +1,158 @@
+/**
+ * Inbound HBONE: a peer's agent asks for a tunnel to an address of this pod. 200 goes out only once policy has
+ * passed and the application has accepted; the application sees the client's own address.
+ */
+import type { Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
+import { canonicalIp, parseAddress } from '../../lib/address.ts'
+import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
+import { CODE } from '../hbone/protocol.ts'
+import { ServerSession, type ConnectRequest } from '../hbone/server.ts'
+import { clientIdentity } from '../hbone/tls.ts'
+import { AGENT_PORTS } from '../ports.ts'
+import { reset, resetOnClose } from './app-socket.ts'
+import { dial } from './dial.ts'
+import { parseForwarded } from './forwarded.ts'
+import type { PodContext } from './pod-context.ts'
+import { relayTunnel } from './relay.ts'
+
+/** Takes an authenticated TLS connection from a peer. Undefined when the peer was turned away. */
+export function acceptHbone(socket: TLSSocket, context: PodContext): ServerSession | undefined {
+  const sourceIp = canonicalIp(socket.remoteAddress ?? '0.0.0.0')
+  const localIp = canonicalIp(socket.localAddress ?? '0.0.0.0')
+  const sourcePort = socket.remotePort ?? 0
+  try {
+    const identity = clientIdentity(socket, context.trustDomain)
+    return new ServerSession(socket, context.options.session, request => {
+      void answer(request, { identity, sourceIp, sourcePort, localIp }, context).catch((err: unknown) => {
+        request.respond(503)
+        context.log('error', 'inbound tunnel failed unexpectedly', {
+          err: errorText(err),
+          authority: request.authority,
+        })
+      })
+    })
+  } catch (err) {
+    const connection = context.book.open({
+      podUid: context.pod.uid,
+      direction: 'inbound',
+      source: { ip: sourceIp, port: sourcePort },
+      destination: { ...here(context), ip: localIp, port: 0 },
+    })
+    connection.close({ reason: 'identity', error: errorText(err), errorCode: errorCode(err) })
+    socket.destroy()
+    return undefined
+  }
+}
+
+interface Peer {
+  readonly identity: string
+  readonly sourceIp: string
+  readonly sourcePort: number
+  /** The address the peer dialled: this pod's. */
+  readonly localIp: string
+}
+
+async function answer(request: ConnectRequest, peer: Peer, context: PodContext): Promise<void> {
+  const target = parseAddress(request.authority)
+  const forwarded = parseForwarded(request.headers.get('forwarded') ?? '')
+  const connection = context.book.open({
+    podUid: context.pod.uid,
+    direction: 'inbound',
+    // The port in `forwarded` is only for the log: the address that counts is the one TCP verified.
+    source: {
+      ip: peer.sourceIp,
+      port: forwarded?.for?.ip === peer.sourceIp ? forwarded.for.port : peer.sourcePort,
+      identity: peer.identity,
+    },
+    destination: { ...here(context), ip: target?.ip ?? peer.localIp, port: target?.port ?? 0 },
+  })
+  connection.hboneAddress = `${peer.localIp}:15008`
+  const gone = new AbortController()
+  request.tunnel.onClosed(() => gone.abort(new CulvertError('CLOSED', 'peer gave the tunnel up')))
+  connection.cut = () => request.tunnel.reset(CODE.connectError)
+
+  if (!target) {
+    request.respond(400)
+    connection.close({
+      reason: 'policy',
+      error: `CONNECT to '${printable(request.authority)}', which is not ip:port`,
+      errorCode: 'BAD_AUTHORITY',
+    })
+    return
+  }
+  if (target.ip !== peer.localIp || !context.pod.ips.includes(target.ip) || AGENT_PORTS.has(target.port)) {
+    request.respond(400)
+    connection.close({
+      reason: 'policy',
+      error: `CONNECT to ${printable(request.authority)}, which is not this pod's to reach`,
+      errorCode: 'BAD_AUTHORITY',
+    })
+    return
+  }
+  const decision = await context.admit({
+    sourceIp: peer.sourceIp,
+    identity: peer.identity,
+    ip: target.ip,
+    port: target.port,
+  })
+  connection.source = { ...connection.source, ...decision.peer, identity: peer.identity }
+  if (decision.kind === 'refuse') {
+    request.respond(401)
+    connection.close({ reason: decision.reason, error: decision.detail })
+    return
+  }
+  let app: Socket
+  try {
+    // A pod that calls itself must not be spoofed: the reply would never come back through the tunnel.
+    const sourceIp = peer.sourceIp === target.ip ? undefined : peer.sourceIp
+    app = await dial(
+      context.pod.netnsFd,
+      { ...target, sourceIp },
+      context.options.connectTimeoutMs,
+      gone.signal,
+    )
+  } catch (err) {
+    const code = (err instanceof Error ? errorCode(err.cause) : undefined) ?? errorCode(err) ?? 'UNREACHABLE'
+    request.respond(503, [['culvert-error', code]])
+    connection.close({ reason: 'unreachable', error: errorText(err), errorCode: code })
+    return
+  }
+  if (request.tunnel.isClosed) {
+    reset(app)
+    connection.close({
+      reason: 'unreachable',
+      error: 'peer gave the tunnel up while the application was being reached',
+    })
+    return
+  }
+  resetOnClose(app)
+  request.respond(200)
+  connection.established('mtls')
+  const relay = relayTunnel(app, request.tunnel, {
+    fromApp: bytes => (connection.fromDestination += bytes),
+    toApp: bytes => (connection.toDestination += bytes),
+  })
+  connection.cut = relay.cut
+  connection.close(await relay.ended)
+}
+
+function here(context: PodContext): {
+  workload: string
+  namespace: string
+  identity: string
+  cluster: string
+} {
+  const { pod } = context
+  return {
+    workload: pod.name,
+    namespace: pod.namespace,
+    identity: pod.identity,
+    cluster: context.options.clusterId,
+  }
+}
+
+/** A peer's text, fit for a log. */
+function printable(text: string): string {
+  return text.slice(0, 128).replaceAll(/[^\x20-\x7e]/g, '?')
+}

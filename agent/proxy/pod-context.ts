@@ -1,0 +1,46 @@
+/** What the parts of one pod's proxy share. Handed in; nothing here reads configuration. */
+import type { SecureContext } from 'node:tls'
+import type { SessionOptions } from '../hbone/limits.ts'
+import type { HbonePool } from '../hbone/pool.ts'
+import type { AdmitDecision, AdmitQuestion, PodPlane, RouteDecision } from '../worker/messages.ts'
+import type { ConnectionBook } from './connection.ts'
+
+export interface ProxyOptions {
+  readonly session: SessionOptions
+  /** TCP connect, ms. */
+  readonly connectTimeoutMs: number
+  /** TLS handshake, either side, ms. */
+  readonly handshakeTimeoutMs: number
+  /** From CONNECT to its answer, ms: longer than the peer's own connect timeout. */
+  readonly responseTimeoutMs: number
+  /** A captured connection waits this long for its pod's first certificate, ms. */
+  readonly certificateWaitMs: number
+  readonly clusterId: string
+}
+
+export const DEFAULT_PROXY: Omit<ProxyOptions, 'session' | 'clusterId'> = {
+  connectTimeoutMs: 10_000,
+  handshakeTimeoutMs: 10_000,
+  responseTimeoutMs: 15_000,
+  certificateWaitMs: 10_000,
+}
+
+export type LogLine = (
+  level: 'debug' | 'info' | 'warn' | 'error',
+  message: string,
+  fields: Record<string, unknown>,
+) => void
+
+export interface PodContext {
+  readonly pod: PodPlane
+  readonly trustDomain: string
+  readonly options: ProxyOptions
+  readonly book: ConnectionBook
+  readonly pool: HbonePool
+  readonly log: LogLine
+  /** Kept answers, asked for when there is none. */
+  route(ip: string, port: number): Promise<RouteDecision>
+  admit(question: Omit<AdmitQuestion, 'podUid'>): Promise<AdmitDecision>
+  /** The present context, or a wait for the first one. Rejects when there is none in time. */
+  tlsContext(signal: AbortSignal): Promise<SecureContext>
+}

@@ -1,0 +1,221 @@
+/** One pod on one data-plane thread: its listeners, its certificate, its sessions. */
+import { createServer, type Server, type Socket } from 'node:net'
+import { createServer as createTlsServer, type SecureContext, type Server as TlsServer } from 'node:tls'
+import { LRUMap } from './lru-map.ts'
+import { canonicalIp } from '../../lib/address.ts'
+import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
+import { parseSpiffe } from '../../lib/spiffe.ts'
+import { HbonePool } from '../hbone/pool.ts'
+import type { ServerSession } from '../hbone/server.ts'
+import { contextOptions, secureContext } from '../hbone/tls.ts'
+import { closeFd } from '../sys/socket.ts'
+import type {
+  AdmitDecision,
+  AdmitQuestion,
+  ConnectionRecord,
+  Control,
+  PodCertificate,
+  PodListeners,
+  PodPlane,
+  RouteDecision,
+} from '../worker/messages.ts'
+import type { ConnectionBook } from './connection.ts'
+import { acceptHbone } from './inbound.ts'
+import { acceptOutbound } from './outbound.ts'
+import { acceptPlaintext } from './plaintext.ts'
+import type { LogLine, PodContext, ProxyOptions } from './pod-context.ts'
+
+export interface PodProxyParts {
+  readonly options: ProxyOptions
+  readonly control: Control
+  readonly book: ConnectionBook
+  readonly log: LogLine
+}
+
+/** Decisions kept per pod: a few destinations are most of the traffic. */
+const KEPT_DECISIONS = 4096
+/** The kernel caps it at net.core.somaxconn. */
+const BACKLOG = 4096
+const SOCKET_BUFFER = 256 * 1024
+
+export class PodProxy implements PodContext {
+  readonly pod: PodPlane
+  readonly trustDomain: string
+  readonly options: ProxyOptions
+  readonly book: ConnectionBook
+  readonly pool = new HbonePool()
+  readonly log: LogLine
+  readonly #control: Control
+  readonly #routes = new LRUMap<string, Promise<RouteDecision>>(KEPT_DECISIONS)
+  readonly #admissions = new LRUMap<string, Promise<AdmitDecision>>(KEPT_DECISIONS)
+  readonly #sessions = new Set<ServerSession>()
+  /** TLS connections whose handshake is under way or done; closed by force in the end. */
+  readonly #plain: Server[] = []
+  #tlsServer: TlsServer | undefined
+  #hboneFd: number | undefined
+  #certificate: PodCertificate | undefined
+  #context: SecureContext | undefined
+  #contextWaiters: ((context: SecureContext) => void)[] = []
+
+  constructor(pod: PodPlane, parts: PodProxyParts) {
+    this.pod = pod
+    this.trustDomain = parseSpiffe(pod.identity)?.trustDomain ?? ''
+    this.options = parts.options
+    this.book = parts.book
+    this.log = parts.log
+    this.#control = parts.control
+  }
+
+  /** Starts accepting. 15008 is served from the first certificate on; until then its connections wait in the kernel. */
+  listen(listeners: PodListeners): void {
+    this.#plain.push(
+      this.#serve(listeners.outbound, socket => acceptOutbound(socket, this)),
+      this.#serve(listeners.inbound, socket => acceptPlaintext(socket, this)),
+    )
+    this.#hboneFd = listeners.hbone
+    this.#serveHbone()
+  }
+
+  /** Stops accepting; what is open goes on. */
+  unlisten(hboneToo: boolean): void {
+    for (const server of this.#plain.splice(0)) server.close()
+    if (!hboneToo) return
+    this.#tlsServer?.close()
+    this.#tlsServer = undefined
+    if (this.#hboneFd !== undefined) closeFd(this.#hboneFd)
+    this.#hboneFd = undefined
+  }
+
+  /** New connections use it, open ones are not touched. */
+  setCertificate(certificate: PodCertificate): void {
+    this.#context = secureContext(certificate)
+    this.#certificate = certificate
+    this.#tlsServer?.setSecureContext(contextOptions(certificate))
+    for (const take of this.#contextWaiters.splice(0)) take(this.#context)
+    this.#serveHbone()
+  }
+
+  invalidate(): void {
+    this.#routes.clear()
+    this.#admissions.clear()
+  }
+
+  /** Tells peers to open no more streams on the sessions they have. New sessions are still accepted. */
+  goaway(): void {
+    for (const session of this.#sessions) session.goaway()
+  }
+
+  /** GOAWAY on every session, then a drain; resolves with the connections that had to be cut. */
+  async leave(deadlineMs: number): Promise<ConnectionRecord[]> {
+    this.unlisten(true)
+    this.pool.goaway()
+    for (const session of this.#sessions) session.goaway()
+    const cut = await this.book.drain(deadlineMs, this.pod.uid)
+    this.pool.destroy()
+    for (const session of this.#sessions) session.destroy()
+    return cut
+  }
+
+  route(ip: string, port: number): Promise<RouteDecision> {
+    const key = `${ip}|${port}`
+    return this.#routes.getOrAsk(key, () => this.#control.route({ podUid: this.pod.uid, ip, port }))
+  }
+
+  admit(question: Omit<AdmitQuestion, 'podUid'>): Promise<AdmitDecision> {
+    const key = `${question.sourceIp}|${question.identity ?? ''}|${question.ip}|${question.port}`
+    return this.#admissions.getOrAsk(key, () => this.#control.admit({ podUid: this.pod.uid, ...question }))
+  }
+
+  tlsContext(signal: AbortSignal): Promise<SecureContext> {
+    if (this.#context) return Promise.resolve(this.#context)
+    return new Promise((resolve, reject) => {
+      this.#contextWaiters.push(resolve)
+      signal.addEventListener(
+        'abort',
+        () =>
+          reject(
+            new CulvertError('CA', `no certificate for ${this.pod.identity} yet`, {
+              hint: 'look at the ca-server and at GET /certificates',
+            }),
+          ),
+        { once: true },
+      )
+    })
+  }
+
+  #serve(fd: number, accept: (socket: Socket) => void): Server {
+    const server = createServer(
+      { allowHalfOpen: true, pauseOnConnect: true, noDelay: true, highWaterMark: SOCKET_BUFFER },
+      accept,
+    )
+    server.on('error', err =>
+      this.log('error', 'listener failed', { pod: this.pod.name, err: errorText(err) }),
+    )
+    server.listen({ fd, backlog: BACKLOG })
+    return server
+  }
+
+  #serveHbone(): void {
+    if (this.#hboneFd === undefined || this.#certificate === undefined || this.#tlsServer) return
+    const fd = this.#hboneFd
+    this.#hboneFd = undefined // the server owns it now
+    const server = createTlsServer(
+      {
+        ...contextOptions(this.#certificate),
+        requestCert: true,
+        rejectUnauthorized: true,
+        ALPNProtocols: ['h2'],
+        handshakeTimeout: this.options.handshakeTimeoutMs,
+        noDelay: true,
+        allowHalfOpen: true,
+        highWaterMark: 1024 * 1024,
+      } as never,
+      socket => {
+        socket.on('error', () => undefined) // the session listens too; this one is there before it
+        const session = acceptHbone(socket, this)
+        if (!session) return
+        this.#sessions.add(session)
+        session.onClosed(error => {
+          this.#sessions.delete(session)
+          if (error)
+            this.log('debug', 'inbound session ended', {
+              pod: this.pod.name,
+              peer: socket.remoteAddress,
+              err: errorText(error),
+            })
+        })
+      },
+    )
+    server.on('tlsClientError', (err, socket) => this.#turnedAway(err, socket))
+    server.on('error', err =>
+      this.log('error', 'listener failed', { pod: this.pod.name, err: errorText(err) }),
+    )
+    server.listen({ fd, backlog: BACKLOG })
+    this.#tlsServer = server
+  }
+
+  #turnedAway(err: Error, socket: Socket): void {
+    socket.on('error', () => undefined)
+    const ip = socket.remoteAddress
+    // No address: the peer was gone before the handshake began; a port scan is not a connection.
+    if (ip) {
+      const connection = this.book.open({
+        podUid: this.pod.uid,
+        direction: 'inbound',
+        source: { ip: canonicalIp(ip), port: socket.remotePort ?? 0 },
+        destination: {
+          workload: this.pod.name,
+          namespace: this.pod.namespace,
+          ip: this.pod.ips[0] ?? '',
+          port: 15008,
+        },
+      })
+      connection.close({
+        reason: 'tls',
+        error: `TLS handshake failed: ${errorText(err)}`,
+        errorCode: errorCode(err),
+      })
+    }
+    socket.destroy()
+  }
+}

@@ -1,0 +1,119 @@
+/**
+ * Everything one data-plane thread does: pods come, get certificates, are drained. Talks in the messages of
+ * `messages.ts` and knows nothing of threads, so that tests can hold one in their hand.
+ */
+import { errorText } from '../../lib/errors.ts'
+import { ConnectionBook } from '../proxy/connection.ts'
+import { PodProxy } from '../proxy/pod-proxy.ts'
+import type { LogLine, ProxyOptions } from '../proxy/pod-context.ts'
+import type {
+  AdmitDecision,
+  AdmitQuestion,
+  Control,
+  FromWorker,
+  RouteDecision,
+  RouteQuestion,
+  ToWorker,
+} from './messages.ts'
+
+export class DataPlane implements Control {
+  readonly #options: ProxyOptions
+  readonly #post: (message: FromWorker) => void
+  readonly #book: ConnectionBook
+  readonly #pods = new Map<string, PodProxy>()
+  readonly #questions = new Map<number, (decision: never) => void>()
+  readonly #log: LogLine
+  #lastQuestion = 0
+
+  constructor(options: ProxyOptions, post: (message: FromWorker) => void) {
+    this.#options = options
+    this.#post = post
+    this.#book = new ConnectionBook({
+      opened: record => post({ type: 'opened', record }),
+      closed: record => post({ type: 'closed', record }),
+    })
+    this.#log = (level, message, fields) => post({ type: 'log', level, message, fields })
+  }
+
+  /** Does what the main thread says. Never throws: what cannot be done is logged. */
+  handle(message: ToWorker): void {
+    try {
+      this.#do(message)
+    } catch (err) {
+      this.#log('error', 'data plane could not do as told', { type: message.type, err: errorText(err) })
+    }
+  }
+
+  route(question: RouteQuestion): Promise<RouteDecision> {
+    return new Promise(resolve => {
+      const id = ++this.#lastQuestion
+      this.#questions.set(id, resolve as (decision: never) => void)
+      this.#post({ type: 'route', id, question })
+    })
+  }
+
+  admit(question: AdmitQuestion): Promise<AdmitDecision> {
+    return new Promise(resolve => {
+      const id = ++this.#lastQuestion
+      this.#questions.set(id, resolve as (decision: never) => void)
+      this.#post({ type: 'admit', id, question })
+    })
+  }
+
+  #do(message: ToWorker): void {
+    switch (message.type) {
+      case 'pod': {
+        const parts = { options: this.#options, control: this, book: this.#book, log: this.#log }
+        this.#pods.set(message.pod.uid, new PodProxy(message.pod, parts))
+        break
+      }
+      case 'listen':
+        this.#pods.get(message.podUid)?.listen(message.listeners)
+        break
+      case 'unlisten':
+        this.#pods.get(message.podUid)?.unlisten(message.hboneToo)
+        break
+      case 'certificate':
+        this.#pods.get(message.podUid)?.setCertificate(message.certificate)
+        break
+      case 'goaway':
+        this.#pods.get(message.podUid)?.goaway()
+        break
+      case 'remove-pod':
+        void this.#removePod(message.podUid, message.drain.deadlineMs)
+        break
+      case 'invalidate':
+        if (message.podUid !== undefined) this.#pods.get(message.podUid)?.invalidate()
+        else for (const pod of this.#pods.values()) pod.invalidate()
+        break
+      case 'route-answer':
+      case 'admit-answer':
+        this.#questions.get(message.id)?.(message.decision as never)
+        this.#questions.delete(message.id)
+        break
+      case 'list-connections':
+        this.#post({
+          type: 'connections',
+          id: message.id,
+          records: this.#book.of().map(connection => connection.record()),
+        })
+        break
+      case 'drain':
+        void this.#drain(message.drain.deadlineMs)
+        break
+    }
+  }
+
+  async #removePod(podUid: string, deadlineMs: number): Promise<void> {
+    const pod = this.#pods.get(podUid)
+    this.#pods.delete(podUid)
+    const cut = pod ? await pod.leave(deadlineMs) : []
+    this.#post({ type: 'pod-removed', podUid, cut })
+  }
+
+  async #drain(deadlineMs: number): Promise<void> {
+    const cut = await Promise.all([...this.#pods.values()].map(pod => pod.leave(deadlineMs)))
+    this.#pods.clear()
+    this.#post({ type: 'drained', cut: cut.flat() })
+  }
+}

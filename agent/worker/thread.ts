@@ -1,0 +1,11 @@
+/** The entry of a data-plane thread. Imports neither gRPC nor X.509 libraries: every megabyte is paid per thread. */
+import { parentPort, workerData } from 'node:worker_threads'
+import type { ProxyOptions } from '../proxy/pod-context.ts'
+import { DataPlane } from './data-plane.ts'
+import type { ToWorker } from './messages.ts'
+
+const port = parentPort
+if (!port) throw new Error('this file is the entry of a worker thread')
+const plane = new DataPlane(workerData as ProxyOptions, message => port.postMessage(message))
+port.on('message', (message: ToWorker) => plane.handle(message))
+port.postMessage({ type: 'ready' })
