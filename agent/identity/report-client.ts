@@ -1,0 +1,203 @@
+/**
+ * Tells the ca-server what became of each pod of the node. It sends what changed a few milliseconds after it changed, and
+ * everything at the start, after a failure and once a minute, so that a lost word never stays lost. One call at a time.
+ * A server without the service (an istiod) is told nothing more.
+ */
+import { Code, ConnectError, createClient } from '@connectrpc/connect'
+import { Backoff } from '../../lib/backoff.ts'
+import { systemClock, type Clock } from '../../lib/clock.ts'
+import { CulvertError, errorText } from '../../lib/errors.ts'
+import type { Logger } from '../../lib/log.ts'
+import { PodState } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
+import { ReportService } from '../../lib/proto/gen/culvert/v1/report_pb.js'
+import { bearer, type Channel } from './channel.ts'
+
+export { PodState } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
+
+export interface ReportClientOptions {
+  channel: Channel
+  /** Called for each report. */
+  token: () => string | Promise<string>
+  /** Differs from one start of the agent to the next. */
+  instance: string
+  startedAtMs: number
+  log: Logger
+  clock?: Clock
+  /** How long changes are gathered. @default 5 */
+  gatherMs?: number
+  /** Between full reports. @default 60000 */
+  fullEveryMs?: number
+  /** For one call. @default 10000 */
+  timeoutMs?: number
+}
+
+export interface ReportedPod {
+  readonly uid: string
+  readonly namespace: string
+  readonly name: string
+}
+
+interface Word extends ReportedPod {
+  readonly state: PodState
+  readonly detail: string
+  readonly observedAtMs: number
+}
+
+const MOST_DETAIL = 1024
+
+export class ReportClient {
+  readonly #options: Required<ReportClientOptions>
+  /** What holds now. */
+  readonly #pods = new Map<string, Word>()
+  /** What the server has not heard yet, gone pods included. */
+  #unsaid = new Map<string, Word>()
+  #changes = 0
+  #acknowledged = 0
+  #isWanted = true
+  #wake = Promise.withResolvers<void>()
+  readonly #flushes = new Set<{ upTo: number; resolve: () => void }>()
+
+  constructor(options: ReportClientOptions) {
+    this.#options = { clock: systemClock, gatherMs: 5, fullEveryMs: 60_000, timeoutMs: 10_000, ...options }
+  }
+
+  /** What a pod is now; `detail` is for people. Saying the same again costs nothing. */
+  set(pod: ReportedPod, state: PodState, detail = ''): void {
+    const present = this.#pods.get(pod.uid)
+    const short = detail.slice(0, MOST_DETAIL)
+    if (present?.state === state && present.detail === short) return
+    const { uid, namespace, name } = pod
+    const word = { uid, namespace, name, state, detail: short, observedAtMs: this.#options.clock.now() }
+    this.#pods.set(uid, word)
+    this.#changed(word)
+  }
+
+  /** The pod is gone, or is no longer the agent's. */
+  remove(uid: string): void {
+    const present = this.#pods.get(uid)
+    if (!present) return
+    this.#pods.delete(uid)
+    this.#changed({
+      ...present,
+      state: PodState.NOT_ENROLLED,
+      detail: '',
+      observedAtMs: this.#options.clock.now(),
+    })
+  }
+
+  /**
+   * Ends when the server has acknowledged everything that was said until now, or does not take reports at all.
+   * Rejects with `TIMEOUT`.
+   */
+  async flush(timeoutMs = 5000): Promise<void> {
+    if (!this.#isWanted || this.#acknowledged >= this.#changes) return
+    const { promise, resolve, reject } = Promise.withResolvers<void>()
+    const flush = { upTo: this.#changes, resolve }
+    this.#flushes.add(flush)
+    const { peer } = this.#options.channel
+    const timer = this.#options.clock.after(timeoutMs, () =>
+      reject(new CulvertError('TIMEOUT', `${peer} did not acknowledge the report within ${timeoutMs} ms`)),
+    )
+    try {
+      await promise
+    } finally {
+      timer.cancel()
+      this.#flushes.delete(flush)
+    }
+  }
+
+  /** Reports until the signal aborts. Never rejects. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { fullEveryMs, gatherMs, log, channel, clock } = this.#options
+    const failures = new Backoff({ firstMs: 100, maxMs: 15_000 })
+    // A pod that the server does not know yet is told again: its own view may lag behind ours.
+    const unknown = new Backoff({ firstMs: 1000, maxMs: fullEveryMs })
+    let nextFullAtMs = 0
+    while (!signal.aborted) {
+      const upTo = this.#changes
+      const said = this.#unsaid
+      const isFull = clock.now() >= nextFullAtMs
+      this.#unsaid = new Map()
+      this.#wake = Promise.withResolvers()
+      try {
+        const unknownPods =
+          isFull || said.size > 0 ? await this.#send(isFull ? this.#pods : said, isFull, signal) : 0
+        failures.reset()
+        if (isFull) nextFullAtMs = clock.now() + fullEveryMs
+        if (unknownPods > 0) nextFullAtMs = Math.min(nextFullAtMs, clock.now() + unknown.next())
+        else if (isFull) unknown.reset()
+        this.#acknowledge(upTo)
+      } catch (err) {
+        if (signal.aborted) return
+        if (err instanceof ConnectError && err.code === Code.Unimplemented) return this.#goQuiet()
+        nextFullAtMs = 0
+        const waitMs = failures.next()
+        log.warn({ peer: channel.peer, error: errorText(err), retry_ms: waitMs }, 'report failed')
+        await this.#sleep(waitMs, signal)
+        continue
+      }
+      await this.#sleep(nextFullAtMs - clock.now(), signal, this.#wake.promise)
+      await this.#sleep(gatherMs, signal)
+    }
+  }
+
+  #changed(word: Word): void {
+    if (!this.#isWanted) return
+    this.#changes++
+    this.#unsaid.set(word.uid, word)
+    this.#wake.resolve()
+  }
+
+  /** Gives the number of pods that the server does not know. */
+  async #send(words: ReadonlyMap<string, Word>, full: boolean, signal: AbortSignal): Promise<number> {
+    const { channel, token, instance, startedAtMs, timeoutMs } = this.#options
+    const transport = channel.transport
+    try {
+      const answer = await createClient(ReportService, transport).report(
+        {
+          instance,
+          startedAtMs: BigInt(startedAtMs),
+          full,
+          pods: Array.from(words.values(), ({ uid, observedAtMs, ...rest }) => ({
+            ...rest,
+            podUid: uid,
+            observedAtMs: BigInt(observedAtMs),
+          })),
+        },
+        { headers: { authorization: await bearer(token) }, timeoutMs, signal },
+      )
+      return answer.unknownPods.length
+    } catch (err) {
+      if (err instanceof ConnectError && err.code === Code.DeadlineExceeded) channel.distrust(transport)
+      throw err
+    }
+  }
+
+  #acknowledge(upTo: number): void {
+    this.#acknowledged = upTo
+    for (const flush of this.#flushes) if (flush.upTo <= upTo) flush.resolve()
+  }
+
+  #goQuiet(): void {
+    const { log, channel } = this.#options
+    log.info(
+      { peer: channel.peer },
+      'the server takes no reports: what this node observes stays in its metrics and log',
+    )
+    this.#isWanted = false
+    this.#unsaid.clear()
+    this.#acknowledge(this.#changes)
+  }
+
+  /** Waits, shorter when the signal aborts or something wakes it. */
+  async #sleep(delayMs: number, signal: AbortSignal, wake?: Promise<void>): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const timer = this.#options.clock.after(delayMs, resolve)
+    const onAbort = () => resolve()
+    if (signal.aborted) resolve()
+    signal.addEventListener('abort', onAbort, { once: true })
+    await (wake ? Promise.race([promise, wake]) : promise)
+    signal.removeEventListener('abort', onAbort)
+    timer.cancel()
+  }
+}

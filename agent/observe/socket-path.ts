@@ -1,0 +1,27 @@
+/** Makes the path of a Unix socket free again after a process that could not clean up, and only then. */
+import { lstat, unlink } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { CulvertError, errorCode } from '../../lib/errors.ts'
+
+/** Removes a socket that nobody serves. Throws `CONFIG` when somebody does, or when the path is something else. */
+export async function claimSocketPath(path: string): Promise<void> {
+  const found = await lstat(path).catch((err: unknown) => {
+    if (errorCode(err) === 'ENOENT') return undefined
+    throw err
+  })
+  if (!found) return
+  if (!found.isSocket()) throw new CulvertError('CONFIG', `'${path}' is there and is not a socket`)
+  if (await isServed(path)) throw new CulvertError('CONFIG', `another process serves '${path}'`)
+  await unlink(path)
+}
+
+function isServed(path: string): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = connect({ path })
+    socket.once('connect', () => {
+      socket.destroy()
+      resolve(true)
+    })
+    socket.once('error', err => resolve(errorCode(err) !== 'ECONNREFUSED' && errorCode(err) !== 'ENOENT'))
+  })
+}
