@@ -43,8 +43,7 @@ export function ipFromBytes(bytes: Uint8Array): string {
   if (bytes.length === 4) return bytes.join('.')
   if (bytes.length !== 16)
     throw new CulvertError('ADDRESS', `an IP address has 4 or 16 bytes, not ${bytes.length}`)
-  const isMapped = bytes[10] === 0xff && bytes[11] === 0xff && bytes.subarray(0, 10).every(byte => byte === 0)
-  if (isMapped) return bytes.subarray(12).join('.')
+  if (isMapped(bytes)) return bytes.subarray(12).join('.')
   const groups: number[] = []
   for (let at = 0; at < 16; at += 2) groups.push((bytes[at]! << 8) | bytes[at + 1]!)
   let zeroAt = -1
@@ -58,6 +57,11 @@ export function ipFromBytes(bytes: Uint8Array): string {
   const hex = (part: number[]) => part.map(group => group.toString(16)).join(':')
   if (zeroAt < 0) return hex(groups)
   return `${hex(groups.slice(0, zeroAt))}::${hex(groups.slice(zeroAt + zeroes))}`
+}
+
+/** Reports whether 16 bytes are an IPv4 address in IPv6's clothes (RFC 4291 §2.5.5.2). */
+function isMapped(bytes: Uint8Array): boolean {
+  return bytes[10] === 0xff && bytes[11] === 0xff && bytes.subarray(0, 10).every(byte => byte === 0)
 }
 
 /** `10.0.0.1:80`, `[fd00::1]:80`. */
@@ -104,10 +108,16 @@ export class Cidr {
     return Cidr.fromBytes(bytes, prefix)
   }
 
-  /** From 4 or 16 bytes and a prefix length in bits. Throws `ADDRESS`. */
+  /**
+   * From 4 or 16 bytes and a prefix length in bits; a range of IPv4-mapped addresses becomes one of IPv4, as the
+   * addresses do. Throws `ADDRESS`.
+   */
   static fromBytes(bytes: Uint8Array, prefix: number): Cidr {
-    if ((bytes.length !== 4 && bytes.length !== 16) || prefix > bytes.length * 8)
+    const isPrefix = Number.isInteger(prefix) && prefix >= 0 && prefix <= bytes.length * 8
+    if ((bytes.length !== 4 && bytes.length !== 16) || !isPrefix)
       throw new CulvertError('ADDRESS', `not a CIDR: ${bytes.length} bytes, prefix ${prefix}`)
+    if (bytes.length === 16 && prefix >= 96 && isMapped(bytes))
+      return Cidr.fromBytes(bytes.subarray(12), prefix - 96)
     const masked = bytes.map((byte, at) => byte & (0xff << (8 - Math.max(0, Math.min(8, prefix - at * 8)))))
     return new Cidr(`${ipFromBytes(masked)}/${prefix}`, masked, prefix)
   }
