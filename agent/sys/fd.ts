@@ -1,0 +1,24 @@
+/** Bare descriptors: copies of them, and their end. */
+import { fstatSync, type BigIntStats } from 'node:fs'
+import { constants } from 'node:os'
+import { check, lastErrno, libc, syscallError } from './libc.ts'
+
+const F_DUPFD_CLOEXEC = 1030 // linux/fcntl.h
+
+/** Closes a descriptor. Throws `SYSCALL`, EBADF included: closing twice may hit somebody else's descriptor. */
+export function closeFd(fd: number): void {
+  if (libc.close(fd) === 0) return
+  const errno = lastErrno()
+  // Linux has let go of the descriptor by the time it says so.
+  if (errno !== constants.errno.EINTR) throw syscallError(errno, `close(${fd})`)
+}
+
+/** A second descriptor of the same open file or socket, not inherited by children. Throws `SYSCALL`. */
+export function dupFd(fd: number): number {
+  return check(libc.fcntl(fd, F_DUPFD_CLOEXEC, 0), `dup of descriptor ${fd}`)
+}
+
+/** What `fstat` says of a descriptor. Throws Node's own error when it is closed. */
+export function statFd(fd: number): BigIntStats {
+  return fstatSync(fd, { bigint: true })
+}

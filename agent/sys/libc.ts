@@ -1,0 +1,130 @@
+/**
+ * The C library, by FFI: the only file that imports koffi. A wrong prototype here crashes the process, so the
+ * list is short, uses only integers and byte buffers (structs are laid out by the callers, in the kernel's own
+ * byte order), and every prototype is called by a test. Linux on x64 and arm64, both little-endian and 64-bit.
+ */
+import { constants } from 'node:os'
+import { getSystemErrorMap } from 'node:util'
+import koffi from 'koffi'
+import { CulvertError } from '../../lib/errors.ts'
+
+type Bytes = Uint8Array
+
+// null: the symbols of the running process, so that glibc and musl need no names of their own.
+const self = koffi.load(null)
+
+export const libc = {
+  setns: self.func('int setns(int, int)') as (fd: number, type: number) => number,
+  socket: self.func('int socket(int, int, int)') as (
+    family: number,
+    type: number,
+    protocol: number,
+  ) => number,
+  bind: self.func('int bind(int, const void *, uint32_t)') as (
+    fd: number,
+    address: Bytes,
+    length: number,
+  ) => number,
+  listen: self.func('int listen(int, int)') as (fd: number, backlog: number) => number,
+  setsockopt: self.func('int setsockopt(int, int, int, const void *, uint32_t)') as (
+    fd: number,
+    level: number,
+    name: number,
+    value: Bytes,
+    length: number,
+  ) => number,
+  getsockopt: self.func('int getsockopt(int, int, int, void *, void *)') as (
+    fd: number,
+    level: number,
+    name: number,
+    value: Bytes,
+    length: Bytes,
+  ) => number,
+  getsockname: self.func('int getsockname(int, void *, void *)') as (
+    fd: number,
+    address: Bytes,
+    length: Bytes,
+  ) => number,
+  send: self.func('int64_t send(int, const void *, uint64_t, int)') as (
+    fd: number,
+    data: Bytes,
+    length: number,
+    flags: number,
+  ) => number,
+  recv: self.func('int64_t recv(int, void *, uint64_t, int)') as (
+    fd: number,
+    data: Bytes,
+    length: number,
+    flags: number,
+  ) => number,
+  fcntl: self.func('int fcntl(int, int, int64_t)') as (
+    fd: number,
+    command: number,
+    argument: number,
+  ) => number,
+  ioctl: self.func('int ioctl(int, uint64_t, int64_t)') as (
+    fd: number,
+    request: number,
+    argument: number,
+  ) => number,
+  flock: self.func('int flock(int, int)') as (fd: number, operation: number) => number,
+  close: self.func('int close(int)') as (fd: number) => number,
+  epollCreate: self.func('int epoll_create1(int)') as (flags: number) => number,
+  epollCtl: self.func('int epoll_ctl(int, int, int, void *)') as (
+    fd: number,
+    operation: number,
+    target: number,
+    event: Bytes,
+  ) => number,
+  epollWait: self.func('int epoll_wait(int, void *, int, int)') as (
+    fd: number,
+    events: Bytes,
+    count: number,
+    timeoutMs: number,
+  ) => number,
+  /** For calls that older C libraries have no function for. */
+  syscall: self.func('int64_t syscall(int64_t, int64_t, int64_t, int64_t, int64_t)') as (
+    number: number,
+    a: number,
+    b: number,
+    c: number,
+    d: number,
+  ) => number,
+}
+
+/** The kernel's number of the last failure on this thread. Only right directly after a call has returned -1. */
+export function lastErrno(): number {
+  return koffi.errno()
+}
+
+/** The name of an errno, `EPERM`. */
+export function errnoName(errno: number): string {
+  return getSystemErrorMap().get(-errno)?.[0] ?? `errno ${errno}`
+}
+
+/** What a failed call throws: `SYSCALL` with the errno's name, its meaning and what was tried. */
+export function syscallError(errno: number, tried: string): CulvertError {
+  const meaning = getSystemErrorMap().get(-errno)?.[1]
+  const text = meaning === undefined ? errnoName(errno) : `${errnoName(errno)} (${meaning})`
+  const hint =
+    errno === constants.errno.EPERM
+      ? 'run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN over the namespace'
+      : undefined
+  return new CulvertError('SYSCALL', `${tried}: ${text}`, {
+    cause: Object.assign(new Error(errnoName(errno)), { code: errnoName(errno), errno }),
+    ...(hint === undefined ? {} : { hint }),
+  })
+}
+
+/** Gives a call's result back, or throws `SYSCALL` when it is negative. `tried` says what was tried, with what. */
+export function check(result: number, tried: string): number {
+  if (result >= 0) return result
+  throw syscallError(lastErrno(), tried)
+}
+
+/** Four bytes, as the kernel reads an `int`. */
+export function int32(value: number): Uint8Array {
+  const bytes = new Uint8Array(4)
+  new DataView(bytes.buffer).setInt32(0, value, true)
+  return bytes
+}
