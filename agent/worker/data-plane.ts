@@ -80,7 +80,7 @@ export class DataPlane implements Control {
         this.#pods.get(message.podUid)?.goaway()
         break
       case 'remove-pod':
-        void this.#removePod(message.podUid, message.drain.deadlineMs)
+        void this.#removePod(message.id, message.podUid, message.drain.deadlineMs)
         break
       case 'invalidate':
         if (message.podUid !== undefined) this.#pods.get(message.podUid)?.invalidate()
@@ -104,11 +104,11 @@ export class DataPlane implements Control {
     }
   }
 
-  async #removePod(podUid: string, deadlineMs: number): Promise<void> {
+  async #removePod(id: number, podUid: string, deadlineMs: number): Promise<void> {
     const pod = this.#pods.get(podUid)
     this.#pods.delete(podUid)
     const cut = pod ? await pod.leave(deadlineMs) : []
-    this.#post({ type: 'pod-removed', podUid, cut })
+    this.#post({ type: 'pod-removed', id, cut })
   }
 
   async #drain(deadlineMs: number): Promise<void> {

@@ -146,7 +146,12 @@ export type ToWorker =
   /** The pod is terminating: peers' sessions get a GOAWAY, so that new connections go elsewhere; nothing is closed. */
   | { readonly type: 'goaway'; readonly podUid: string }
   /** GOAWAY on every session of the pod, inbound and outbound, then drain. Answered by `pod-removed`. */
-  | { readonly type: 'remove-pod'; readonly podUid: string; readonly drain: DrainRequest }
+  | {
+      readonly type: 'remove-pod'
+      readonly id: number
+      readonly podUid: string
+      readonly drain: DrainRequest
+    }
   /** Forget kept decisions: of one pod, or of all. */
   | { readonly type: 'invalidate'; readonly podUid?: string | undefined }
   | { readonly type: 'route-answer'; readonly id: number; readonly decision: RouteDecision }
@@ -162,7 +167,7 @@ export type FromWorker =
   | { readonly type: 'opened'; readonly record: ConnectionRecord }
   | { readonly type: 'closed'; readonly record: ConnectionRecord }
   | { readonly type: 'connections'; readonly id: number; readonly records: ConnectionRecord[] }
-  | { readonly type: 'pod-removed'; readonly podUid: string; readonly cut: ConnectionRecord[] }
+  | { readonly type: 'pod-removed'; readonly id: number; readonly cut: ConnectionRecord[] }
   | { readonly type: 'drained'; readonly cut: ConnectionRecord[] }
   | {
       readonly type: 'log'

@@ -23,14 +23,14 @@ export class DataPlaneThreads {
   readonly #events: ThreadEvents
   readonly #log: Logger
   readonly #removals = new Map<
-    string,
+    number,
     { left: number; cut: ConnectionRecord[]; done: (cut: ConnectionRecord[]) => void }
   >()
   readonly #listings = new Map<
     number,
     { left: number; records: ConnectionRecord[]; done: (records: ConnectionRecord[]) => void }
   >()
-  #lastListing = 0
+  #lastRequest = 0
   #drain: { left: number; cut: ConnectionRecord[]; done: (cut: ConnectionRecord[]) => void } | undefined
   #isStopping = false
 
@@ -89,14 +89,15 @@ export class DataPlaneThreads {
   /** GOAWAY and drain for one pod; resolves with what was cut. */
   removePod(podUid: string, deadlineMs: number): Promise<ConnectionRecord[]> {
     return new Promise(resolve => {
-      this.#removals.set(podUid, { left: this.count, cut: [], done: resolve })
-      this.tell({ type: 'remove-pod', podUid, drain: { deadlineMs } })
+      const id = ++this.#lastRequest
+      this.#removals.set(id, { left: this.count, cut: [], done: resolve })
+      this.tell({ type: 'remove-pod', id, podUid, drain: { deadlineMs } })
     })
   }
 
   connections(): Promise<ConnectionRecord[]> {
     return new Promise(resolve => {
-      const id = ++this.#lastListing
+      const id = ++this.#lastRequest
       this.#listings.set(id, { left: this.count, records: [], done: resolve })
       this.tell({ type: 'list-connections', id })
     })
@@ -143,9 +144,7 @@ export class DataPlaneThreads {
         )
         break
       case 'pod-removed':
-        gather(this.#removals.get(message.podUid), 'cut', message.cut, () =>
-          this.#removals.delete(message.podUid),
-        )
+        gather(this.#removals.get(message.id), 'cut', message.cut, () => this.#removals.delete(message.id))
         break
       case 'drained':
         gather(this.#drain, 'cut', message.cut, () => (this.#drain = undefined))

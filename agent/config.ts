@@ -1,0 +1,121 @@
+/** The agent's settings, from the environment, as a DaemonSet gives them. */
+import { hostname } from 'node:os'
+import { LOG_LEVELS, type LogLevel } from '../lib/log.ts'
+import { Settings } from '../lib/settings.ts'
+import { PORT } from './ports.ts'
+
+export interface AgentConfig {
+  readonly nodeName: string
+  readonly trustDomain: string
+  readonly clusterId: string
+  readonly network: string
+  readonly xdsAddress: URL
+  readonly caAddress: URL
+  /** PEM files; read anew for each connection. */
+  readonly xdsRootFile: string
+  readonly caRootFile: string
+  /** Read anew for each use. */
+  readonly tokenFile: string
+  /** `static:FILE`. */
+  readonly podSource: { readonly kind: 'static'; readonly file: string }
+  /** Where holders of listening sockets are recorded. */
+  readonly runDir: string
+  readonly adminPort: number
+  readonly adminSocket: string | undefined
+  readonly metricsPort: number
+  readonly readyPort: number
+  readonly logLevel: LogLevel
+  readonly threads: number
+  /** Asked of the certificate service, seconds. */
+  readonly certificateTtlSeconds: number
+  /** Open connections may live this long after SIGTERM, ms. */
+  readonly drainMs: number
+  /** How long a connection to an unknown address inside the cluster is held, ms. */
+  readonly unknownHoldMs: number
+  /** The discovery server knows Culvert's own types; false opposite an istiod. */
+  readonly culvertTypes: boolean
+  /** Session settings; 0 keeps the default. */
+  readonly streamWindow: number
+  readonly connectionWindow: number
+  readonly maxFrame: number
+}
+
+/** Name, default and meaning of each setting, for `--help`. */
+export const SETTINGS_HELP: readonly (readonly [name: string, fallback: string, meaning: string])[] = [
+  ['NODE_NAME', 'the host name', 'this node, as Kubernetes names it'],
+  ['TRUST_DOMAIN', 'cluster.local', 'of the identities of this mesh'],
+  ['CLUSTER_ID', 'Kubernetes', 'name of the cluster in logs, metrics and requests'],
+  ['XDS_ADDRESS', 'https://culvert-ca.culvert-system.svc:15012', 'discovery server'],
+  ['CA_ADDRESS', 'the same', 'certificate service'],
+  ['XDS_ROOT_CA', '/var/run/culvert/root/root-cert.pem', 'PEM file with the roots of the discovery server'],
+  ['CA_ROOT_CA', 'the same', 'PEM file with the roots of the certificate service'],
+  ['AUTH_TOKEN_FILE', '/var/run/secrets/tokens/culvert-token', 'projected service-account token'],
+  ['POD_SOURCE', '(required)', 'where the pods of this node come from: static:FILE'],
+  ['RUN_DIR', '/run/culvert', 'state that outlives a restart; no secrets'],
+  ['ADMIN_PORT', '15000', 'admin interface, loopback only; 0 turns it off'],
+  ['ADMIN_SOCKET', '', 'the same on a Unix socket'],
+  ['METRICS_PORT', '15020', 'Prometheus'],
+  ['READY_PORT', '15021', 'GET /healthz/ready'],
+  ['LOG_LEVEL', 'info', LOG_LEVELS.join(', ')],
+  ['THREADS', '1', 'data-plane threads'],
+  ['SECRET_TTL', '24h', 'lifetime asked for certificates'],
+  ['TERMINATION_GRACE_PERIOD_SECONDS', '30', 'open connections may live until 5 s before this is over'],
+  ['CONNECTION_TERMINATION_DEADLINE', '', 'how long exactly, instead'],
+  ['UNKNOWN_HOLD', '1s', 'wait for discovery when an address of the cluster is not known yet'],
+  ['CULVERT_TYPES', 'true', "false when the discovery server is an istiod, which lacks Culvert's types"],
+  ['HTTP2_STREAM_WINDOW_SIZE', '4194304', 'bytes'],
+  ['HTTP2_CONNECTION_WINDOW_SIZE', '16777216', 'bytes'],
+  ['HTTP2_FRAME_SIZE', '1048576', 'largest frame taken, bytes'],
+]
+
+/** Reads and checks everything. Throws one `CONFIG` error that names every problem. */
+export function configFrom(env: Readonly<Record<string, string | undefined>>): AgentConfig {
+  const settings = new Settings(env)
+  const xdsAddress = settings.url('XDS_ADDRESS', 'https://culvert-ca.culvert-system.svc:15012')
+  const xdsRootFile = settings.string('XDS_ROOT_CA', '/var/run/culvert/root/root-cert.pem')
+  const graceMs = settings.integer('TERMINATION_GRACE_PERIOD_SECONDS', 30, 0, 86_400) * 1000
+  const config: AgentConfig = {
+    nodeName: settings.string('NODE_NAME', hostname()),
+    trustDomain: settings.string('TRUST_DOMAIN', 'cluster.local'),
+    clusterId: settings.string('CLUSTER_ID', 'Kubernetes'),
+    network: env['NETWORK'] ?? '',
+    xdsAddress,
+    caAddress: settings.url('CA_ADDRESS', xdsAddress.href),
+    xdsRootFile,
+    caRootFile: settings.string('CA_ROOT_CA', xdsRootFile),
+    tokenFile: settings.string('AUTH_TOKEN_FILE', '/var/run/secrets/tokens/culvert-token'),
+    podSource: podSource(settings),
+    runDir: settings.string('RUN_DIR', '/run/culvert'),
+    adminPort: settings.port('ADMIN_PORT', PORT.admin),
+    adminSocket: settings.optional('ADMIN_SOCKET'),
+    metricsPort: settings.port('METRICS_PORT', PORT.metrics),
+    readyPort: settings.port('READY_PORT', PORT.ready),
+    logLevel: settings.choice('LOG_LEVEL', LOG_LEVELS, 'info'),
+    threads: settings.integer('THREADS', 1, 1, 64),
+    certificateTtlSeconds: settings.durationMs('SECRET_TTL', 86_400_000) / 1000,
+    // As the field does it: a little less than the time the kubelet gives.
+    drainMs: settings.durationMs(
+      'CONNECTION_TERMINATION_DEADLINE',
+      Math.max(1000, graceMs - (graceMs > 10_000 ? 5000 : 1000)),
+    ),
+    unknownHoldMs: settings.durationMs('UNKNOWN_HOLD', 1000),
+    culvertTypes: settings.boolean('CULVERT_TYPES', true),
+    streamWindow: settings.integer('HTTP2_STREAM_WINDOW_SIZE', 4 * 1024 * 1024, 65_535, 0x7fff_ffff),
+    connectionWindow: settings.integer('HTTP2_CONNECTION_WINDOW_SIZE', 16 * 1024 * 1024, 65_536, 0x7fff_ffff),
+    maxFrame: settings.integer('HTTP2_FRAME_SIZE', 1024 * 1024, 16_384, 16_777_215),
+  }
+  for (const [name, url] of [
+    ['XDS_ADDRESS', config.xdsAddress],
+    ['CA_ADDRESS', config.caAddress],
+  ] as const)
+    if (url.protocol !== 'https:') settings.problems.push(`${name}: '${url.href}' is not https`)
+  settings.check()
+  return config
+}
+
+function podSource(settings: Settings): AgentConfig['podSource'] {
+  const text = settings.string('POD_SOURCE')
+  const file = text?.startsWith('static:') ? text.slice('static:'.length) : ''
+  if (text && !file) settings.problems.push(`POD_SOURCE: '${text}' is not static:FILE`)
+  return { kind: 'static', file }
+}
