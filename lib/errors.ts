@@ -44,17 +44,35 @@ export class CulvertError extends Error {
   }
 }
 
-/** The message of anything that was thrown, with the messages of its causes. */
+/**
+ * The message of anything that was thrown, with the messages of its causes, and of every error that it stands
+ * for: a connection that failed on each address of a name has no message of its own.
+ */
 export function errorText(thrown: unknown): string {
-  const seen = new Set<unknown>()
+  return textOf(thrown, new Set())
+}
+
+function textOf(thrown: unknown, seen: Set<unknown>): string {
   const parts: string[] = []
+  const add = (text: string) => {
+    if (text && !parts.some(part => part.includes(text))) parts.push(text)
+  }
   for (let at = thrown; at !== undefined && at !== null && !seen.has(at);) {
     seen.add(at)
-    const text = at instanceof Error ? at.message || at.name : String(at)
-    if (text && !parts.some(part => part.includes(text))) parts.push(text)
+    const several = at instanceof AggregateError ? at.errors.map(err => textOf(err, seen)).join(', ') : ''
+    add(at instanceof Error ? at.message || (several ? '' : at.name) : plainText(at))
+    add(several)
     at = at instanceof Error ? at.cause : undefined
   }
   return parts.join(': ')
+}
+
+function plainText(thrown: unknown): string {
+  try {
+    return String(thrown)
+  } catch {
+    return '[object]' // one without a prototype, or whose toString throws
+  }
 }
 
 /** The `code` of a Node or Culvert error (`ECONNREFUSED`, `TLS`, …), or undefined. */
