@@ -20,20 +20,26 @@ export class Backoff {
 
   constructor(options: BackoffOptions = {}) {
     this.#options = { firstMs: 100, maxMs: 15_000, factor: 2, jitter: 0.2, random: Math.random, ...options }
-    this.#nextMs = this.#options.firstMs
+    this.#nextMs = this.#capped(this.#options.firstMs)
   }
 
   /** The next wait in milliseconds; each call grows the one after. */
   next(): number {
-    const { maxMs, factor, jitter, random } = this.#options
+    const { factor, jitter, random } = this.#options
     const base = this.#nextMs
-    this.#nextMs = Math.min(maxMs, base * factor)
+    this.#nextMs = this.#capped(base * factor)
     return Math.round(base * (1 - jitter + 2 * jitter * random()))
   }
 
   /** Back to the first wait: call it when a try has succeeded. */
   reset(): void {
-    this.#nextMs = this.#options.firstMs
+    this.#nextMs = this.#capped(this.#options.firstMs)
+  }
+
+  /** Low enough that jitter cannot pass the longest wait: cutting it off there would bring everybody in step. */
+  #capped(baseMs: number): number {
+    const { maxMs, jitter } = this.#options
+    return Math.min(baseMs, maxMs / (1 + jitter))
   }
 
   /** Waits for `next()`. Ends early, without an error, when the signal aborts: check it afterwards. */
