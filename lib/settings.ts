@@ -9,13 +9,15 @@ const DURATION_UNITS: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3
 
 /** Milliseconds of `250ms`, `10s`, `1m30s`, `24h`; a bare number is seconds. Throws `INPUT`. */
 export function parseDurationMs(text: string): number {
-  if (/^\d+(\.\d+)?$/.test(text)) return Number(text) * 1000
-  if (!/^(\d+(\.\d+)?(ms|s|m|h|d))+$/.test(text))
-    throw new CulvertError('INPUT', `'${text}' is not a duration (like 250ms, 10s, 1m30s, 24h)`)
-  let total = 0
-  for (const [, number, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h|d)/g))
-    total += Number(number) * DURATION_UNITS[unit!]!
-  return total
+  let total = NaN
+  if (/^\d+(\.\d+)?$/.test(text)) total = Number(text) * 1000
+  else if (/^(\d+(\.\d+)?(ms|s|m|h|d))+$/.test(text)) {
+    total = 0
+    for (const [, number, unit] of text.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h|d)/g))
+      total += Number(number) * DURATION_UNITS[unit!]!
+  }
+  if (total <= Number.MAX_SAFE_INTEGER) return total
+  throw new CulvertError('INPUT', `'${text}' is not a duration (like 250ms, 10s, 1m30s, 24h)`)
 }
 
 export class Settings {
@@ -76,8 +78,9 @@ export class Settings {
   /** An https URL. */
   url(name: string, fallback?: string): URL {
     return this.#read(name, fallback === undefined ? undefined : new URL(fallback), text => {
-      if (!URL.canParse(text)) throw new Error(`'${text}' is not a URL`)
-      return new URL(text)
+      const url = URL.parse(text)
+      if (url?.protocol !== 'https:') throw new Error(`'${text}' is not an https URL`)
+      return url
     })
   }
 
