@@ -1,0 +1,257 @@
+/**
+ * The agent, put together: the only file that knows all of its parts. Start: ports that tell → discovery → data-plane
+ * threads → pods. Stop, after SIGTERM: unready → no new pods → GOAWAY and drain to the deadline → out. Rules and
+ * listening sockets stay where they are: stopped is not un-enrolled, and the next agent takes both over.
+ */
+import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { mkdir, readFile } from 'node:fs/promises'
+import { networkInterfaces } from 'node:os'
+import { canonicalIp, isLoopback } from '../lib/address.ts'
+import { errorText } from '../lib/errors.ts'
+import type { Shutdown } from '../lib/lifecycle.ts'
+import { createLogger, type Logger } from '../lib/log.ts'
+import { VERSION } from '../lib/version.ts'
+import type { AgentConfig } from './config.ts'
+import { DEFAULT_SESSION } from './hbone/limits.ts'
+import { CaClient } from './identity/ca-client.ts'
+import { Channel } from './identity/channel.ts'
+import { CertificateManager } from './identity/manager.ts'
+import { ReportClient } from './identity/report-client.ts'
+import { Discovery } from './mesh/discovery.ts'
+import { Mesh } from './mesh/mesh.ts'
+import { Router } from './mesh/router.ts'
+import { AccessLog } from './observe/access-log.ts'
+import { AdminServer } from './observe/admin.ts'
+import { MetricsServer } from './observe/metrics-server.ts'
+import { AgentMetrics } from './observe/metrics.ts'
+import { Readiness, ReadinessServer } from './observe/readiness.ts'
+import { RedirectGuard } from './pods/guard.ts'
+import { ListenerKeeper } from './pods/listeners.ts'
+import { Pods } from './pods/pods.ts'
+import { StaticPodSource } from './pods/static.ts'
+import { UncapturedCounters } from './pods/uncaptured.ts'
+import { DEFAULT_PROXY } from './proxy/pod-context.ts'
+import { describePodRules } from './redirect/explain-pod.ts'
+import type { ConnectionRecord } from './worker/messages.ts'
+import { DataPlaneThreads } from './worker/threads.ts'
+
+/** Runs until told to stop; resolves with the exit code. Rejects when it cannot start. */
+export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise<number> {
+  const startedAtMs = Date.now()
+  const fields = { node: config.nodeName }
+  const log = createLogger(fields, config.logLevel)
+  log.info({ version: VERSION, pid: process.pid, threads: config.threads }, 'agent starting')
+  await mkdir(config.runDir, { recursive: true, mode: 0o700 })
+
+  const readiness = new Readiness()
+  const synced = readiness.block('discovery: the first full picture')
+  const threadsReady = readiness.block('data-plane threads')
+  const podsKnown = readiness.block('pods of this node')
+
+  const mesh = new Mesh({
+    nodeName: config.nodeName,
+    clusterId: config.clusterId,
+    trustDomain: config.trustDomain,
+    network: config.network,
+    culvertTypes: config.culvertTypes,
+  })
+  const router = new Router({ mesh, nodeName: config.nodeName, unknownHoldMs: config.unknownHoldMs, log: log.child({ component: 'router' }) })
+  router.setOwnAddresses(ownAddresses())
+
+  const token = async () => (await readFile(config.tokenFile, 'utf8')).trim()
+  const caChannel = new Channel({ url: config.caAddress, roots: () => readFileSync(config.caRootFile, 'utf8') })
+  const reportChannel = new Channel({ url: config.xdsAddress, roots: () => readFileSync(config.xdsRootFile, 'utf8') })
+  const discovery = new Discovery({
+    url: config.xdsAddress,
+    node: {
+      ip: ownAddresses()[0] ?? '0.0.0.0',
+      podName: `culvert-agent-${config.nodeName}`,
+      podNamespace: 'culvert-system',
+      metadata: { NODE_NAME: config.nodeName, CLUSTER_ID: config.clusterId },
+    },
+    kinds: mesh.kinds,
+    token,
+    rootCa: () => readFile(config.xdsRootFile, 'utf8'),
+    log: log.child({ component: 'discovery' }),
+    backoff: { firstMs: 50, maxMs: 5000 },
+  })
+
+  const certificates: CertificateManager = new CertificateManager({
+    source: new CaClient({ channel: caChannel, token, clusterId: config.clusterId, ttlSeconds: config.certificateTtlSeconds }),
+    log: log.child({ component: 'certificates' }),
+    onFetch: result => metrics.certificateFetched(result),
+  })
+  const metrics = new AgentMetrics({
+    version: VERSION,
+    startedAtMs,
+    sources: {
+      certificates: () => certificates.states(),
+      discovery: () => ({ isConnected: discovery.state().isConnected, isSynced: mesh.isSynced, resources: mesh.sizes() }),
+      podsByState: () => countBy(pods.list(), pod => pod.state),
+    },
+  })
+  const reports = new ReportClient({
+    channel: reportChannel,
+    token,
+    instance: randomUUID(),
+    startedAtMs,
+    log: log.child({ component: 'reports' }),
+  })
+  const accessLog = new AccessLog({ fields, level: config.logLevel, onDropped: lines => metrics.accessLogDropped(lines) })
+
+  const threads = new DataPlaneThreads(
+    router,
+    {
+      opened: record => {
+        metrics.opened(record)
+        accessLog.opened(record)
+      },
+      closed: record => {
+        metrics.closed(record)
+        accessLog.closed(record)
+      },
+      counters: counters => metrics.threadCounters(0, counters),
+      died: error => {
+        log.fatal({ err: errorText(error) }, 'a data-plane thread died; ending the process')
+        process.exit(70)
+      },
+    },
+    log.child({ component: 'data-plane' }),
+  )
+  router.onInvalidate(podUid => threads.tell({ type: 'invalidate', podUid }))
+  certificates.onCertificate((podUid, certificate) => threads.tell({ type: 'certificate', podUid, certificate }))
+  const tellRoots = () => certificates.setRoots(mesh.roots(config.trustDomain) ?? [])
+  mesh.onRootsChange(tellRoots)
+
+  const guard = new RedirectGuard({
+    log: log.child({ component: 'guard' }),
+    onDrift: event => {
+      const { podUid, drift, repairedInMs } = event
+      const life = pods.get(podUid)
+      for (const what of drift) metrics.redirectDrift(what)
+      metrics.redirectRepaired(repairedInMs === undefined ? 'failed' : 'repaired')
+      life?.drifted(repairedInMs === undefined ? drift.join('; ') : '')
+      log.warn({ pod: life && `${life.pod.namespace}/${life.pod.name}`, drift, repairedInMs }, 'redirection was changed from outside')
+    },
+  })
+  const keeper = new ListenerKeeper({ runDir: config.runDir, log: log.child({ component: 'listeners' }) })
+  const pods: Pods = new Pods(
+    {
+      threads,
+      keeper,
+      certificates,
+      router,
+      reports,
+      guard,
+      log: log.child({ component: 'pods' }),
+      trustDomain: config.trustDomain,
+      enrolmentOf: pod => mesh.enrolmentOf(pod),
+    },
+    podsKnown,
+  )
+  mesh.onEnrolmentChange(() => pods.reconsider())
+  const uncaptured = new UncapturedCounters({ pods: () => pods.lives(), metrics, log })
+
+  const admin = new AdminServer({
+    port: config.adminPort === 0 ? undefined : config.adminPort,
+    socketPath: config.adminSocket,
+    log: log.child({ component: 'admin' }),
+    handlers: {
+      configDump: () => ({ config, version: VERSION, discovery: discovery.state(), router: router.counters, mesh: mesh.dump() }),
+      connections: () => threads.connections(),
+      pods: () => pods.list(),
+      certificates: () => certificates.states(),
+      rules: name => describePodRules(pods.find(name), name),
+      logLevel: () => log.level,
+      setLogLevel: level => {
+        log.level = level
+      },
+      quit: () => shutdown.request('asked to on the admin port'),
+    },
+  })
+  const metricsServer = new MetricsServer({ metrics, log, port: config.metricsPort })
+  const readyServer = new ReadinessServer({ readiness, log, port: config.readyPort })
+
+  const stop = new AbortController()
+  const owned: Promise<unknown>[] = []
+  const own = (name: string, work: Promise<unknown>) => {
+    owned.push(
+      work.catch((err: unknown) => {
+        if (stop.signal.aborted) return
+        log.fatal({ err: errorText(err), part: name }, 'a part of the agent failed')
+        shutdown.request(`${name} failed: ${errorText(err)}`)
+      }),
+    )
+  }
+  await Promise.all([admin.start(), metricsServer.start(), readyServer.start()])
+  own('discovery', discovery.run(stop.signal))
+  own('reports', reports.run(stop.signal))
+  own('first picture', mesh.whenSynced(stop.signal).then(synced))
+  const threadsStarting = threads.start(config.threads, {
+    ...DEFAULT_PROXY,
+    clusterId: config.clusterId,
+    session: { ...DEFAULT_SESSION, streamWindow: config.streamWindow, connectionWindow: config.connectionWindow, maxFrame: config.maxFrame },
+  })
+  await threadsStarting
+  threadsReady()
+  const source = new StaticPodSource({ file: config.podSource.file, log: log.child({ component: 'pod-source' }) })
+  const sourceStop = new AbortController()
+  own('pod source', source.run(pods, sourceStop.signal))
+  own('uncaptured counters', uncaptured.run(stop.signal))
+  own('announcement', readiness.ready(stop.signal).then(() => log.info({ tookMs: Date.now() - startedAtMs }, 'agent ready')))
+
+  await aborted(shutdown.signal)
+  readiness.block(`stopping: ${shutdown.reason ?? ''}`)
+  sourceStop.abort()
+  guard.close()
+  log.info({ reason: shutdown.reason, drainMs: config.drainMs }, 'agent stopping: draining open connections')
+  report(await threads.drain(config.drainMs), log)
+  stop.abort()
+  certificates.close()
+  await Promise.all([threads.stop(), admin.close(), metricsServer.close(), readyServer.close()])
+  await Promise.allSettled(owned)
+  caChannel.close()
+  reportChannel.close()
+  log.info({ tookMs: Date.now() - startedAtMs }, 'agent stopped')
+  await accessLog.flush()
+  return 0
+}
+
+/** Names what the end of the drain period cut. */
+function report(cut: readonly ConnectionRecord[], log: Logger): void {
+  for (const record of cut.slice(0, 1000))
+    log.warn(
+      {
+        src: `${record.source.workload ?? record.source.ip}:${record.source.port}`,
+        dst: `${record.destination.workload ?? record.destination.ip}:${record.destination.port}`,
+        direction: record.direction,
+        ageMs: Date.now() - record.openedAtMs,
+        bytes: record.bytesSent + record.bytesReceived,
+      },
+      'connection cut at the end of the drain period',
+    )
+  log.info({ cut: cut.length }, 'drained')
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise(resolve => {
+    if (signal.aborted) resolve()
+    else signal.addEventListener('abort', () => resolve(), { once: true })
+  })
+}
+
+/** The node's own addresses, as this process sees them. */
+function ownAddresses(): string[] {
+  return Object.values(networkInterfaces())
+    .flatMap(addresses => addresses ?? [])
+    .filter(({ address }) => !address.includes('%') && !address.startsWith('fe80'))
+    .map(({ address }) => canonicalIp(address))
+    .filter(ip => !isLoopback(ip))
+}
+
+function countBy<T>(items: readonly T[], key: (item: T) => string): Record<string, number> {
+  const counts: Record<string, number> = {}
+  for (const item of items) counts[key(item)] = (counts[key(item)] ?? 0) + 1
+  return counts
+}
