@@ -39,7 +39,7 @@ export class ClientSession extends Session {
 
   /** Ends when the peer's SETTINGS are in; rejects when the session ends first. */
   ready(): Promise<void> {
-    if (this.hasPeerSettings) return Promise.resolve()
+    if (this.peer.hasCome) return Promise.resolve()
     return new Promise((resolve, reject) => {
       this.#onReady.push(resolve)
       this.onClosed(error =>
@@ -51,7 +51,7 @@ export class ClientSession extends Session {
   /** Streams that may be opened now, by the peer's limit and ours. */
   capacity(limit: number): number {
     if (this.isClosed || this.isGoawayReceived || this.isGoawaySent || this.#nextId > MAX_WINDOW - 2) return 0
-    return Math.min(limit, this.peerMaxStreams) - this.tunnels.size - this.reserved
+    return Math.min(limit, this.peer.maxStreams) - this.tunnels.size - this.reserved
   }
 
   /** Calls back each time a stream has ended or the peer allows more. */
@@ -78,7 +78,7 @@ export class ClientSession extends Session {
     this.#nextId += 2
     const tunnel = this.newTunnel(id)
     const block = this.encoder.encode([[':method', 'CONNECT'], [':authority', authority], ...headers])
-    this.writer.headers(id, block, false, this.peerMaxFrame)
+    this.writer.headers(id, block, false, this.peer.maxFrame)
     return new Promise((resolve, reject) => {
       const abort = () => {
         tunnel.reset(CODE.cancel)

@@ -99,7 +99,7 @@ export class HbonePool {
         },
         fail: error => {
           done()
-          reject(error as Error)
+          reject(error)
         },
       }
       const impatient = setTimeout(() => this.#attempt(key, peer, open), this.#options.impatienceMs)

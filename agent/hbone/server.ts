@@ -53,7 +53,7 @@ export class ServerSession extends Session {
       else tunnel.reset(CODE.protocolError)
       return
     }
-    if (!this.hasPeerSettings) throw new SessionError(CODE.protocolError, 'the first frame was not SETTINGS')
+    if (!this.peer.hasCome) throw new SessionError(CODE.protocolError, 'the first frame was not SETTINGS')
     this.#lastId = streamId
     if (streamId > this.refuseFrom || this.tunnels.size >= this.options.maxConcurrentStreams) {
       this.spend('refused stream')
@@ -70,7 +70,7 @@ export class ServerSession extends Session {
         streamId,
         this.encoder.encode([[':status', String(status)], ...headers]),
         !isOpen,
-        this.peerMaxFrame,
+        this.peer.maxFrame,
       )
       if (!isOpen) tunnel.endedByHeaders()
     }

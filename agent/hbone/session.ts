@@ -6,33 +6,18 @@
  */
 import type { Duplex } from 'node:stream'
 import { errorText } from '../../lib/errors.ts'
+import { ControlBudget } from './budget.ts'
 import { FrameReader, type FrameSink } from './frame-reader.ts'
 import { FrameWriter } from './frame-writer.ts'
-import { HpackDecoder } from './hpack/decoder.ts'
+import { HeaderReader, type DecodedHeaders } from './header-reader.ts'
 import { HpackEncoder } from './hpack/encoder.ts'
-import { CONTROL_BURST, CONTROL_RATE_PER_SECOND, MAX_UNREAD_ANSWERS, type SessionOptions } from './limits.ts'
-import {
-  CODE,
-  DEFAULT_MAX_FRAME,
-  DEFAULT_WINDOW,
-  MAX_WINDOW,
-  SETTING,
-  SessionError,
-  StreamResetError,
-  codeName,
-} from './protocol.ts'
+import { MAX_UNREAD_ANSWERS, type SessionOptions } from './limits.ts'
+import { CODE, DEFAULT_WINDOW, MAX_WINDOW, SessionError, StreamResetError, codeName } from './protocol.ts'
+import { Liveness } from './liveness.ts'
+import { PeerSettings } from './peer-settings.ts'
 import { Tunnel, type TunnelCarrier } from './tunnel.ts'
 
 export type Headers = readonly (readonly [name: string, value: string])[]
-
-/** What a header block held. */
-export interface DecodedHeaders {
-  readonly fields: Map<string, string>
-  /** A pseudo-header came twice, after a regular one, or is unknown (RFC 9113 §8.3): the message is malformed. */
-  readonly isMalformed: boolean
-  /** The list is longer than we allow: the stream is refused, the session lives. */
-  readonly isTooLarge: boolean
-}
 
 export abstract class Session implements FrameSink, TunnelCarrier {
   readonly options: SessionOptions
@@ -40,14 +25,12 @@ export abstract class Session implements FrameSink, TunnelCarrier {
   protected readonly writer: FrameWriter
   protected readonly encoder = new HpackEncoder({ maxTableSize: 4096 })
   protected readonly tunnels = new Map<number, Tunnel>()
-  /** Streams the peer allows us. */
-  protected peerMaxStreams = Number.POSITIVE_INFINITY
-  protected peerInitialWindow = DEFAULT_WINDOW
-  protected peerMaxFrame = DEFAULT_MAX_FRAME
+  protected readonly peer = new PeerSettings()
   protected isGoawaySent = false
   protected isGoawayReceived = false
-  protected hasPeerSettings = false
-  readonly #decoder: HpackDecoder
+  readonly #headerReader: HeaderReader
+  readonly #budget = new ControlBudget()
+  readonly #liveness: Liveness
   readonly #reader: FrameReader
   #sendWindow = DEFAULT_WINDOW
   #receiveWindow: number
@@ -56,12 +39,7 @@ export abstract class Session implements FrameSink, TunnelCarrier {
   #isPumping = false
   #dataTarget: Tunnel | undefined
   #dataDropped = 0
-  #allowance = CONTROL_BURST
-  #allowanceAt = performance.now()
-  #lastReceived = performance.now()
-  #pingTimer: NodeJS.Timeout | undefined
   #settingsTimer: NodeJS.Timeout | undefined
-  #pingSent: { at: number; done: ((rttMs: number) => void)[] } | undefined
   #isClosed = false
   #closeError: Error | undefined
   readonly #onClosed: ((error: Error | undefined) => void)[] = []
@@ -71,14 +49,17 @@ export abstract class Session implements FrameSink, TunnelCarrier {
     this.options = options
     this.writer = new FrameWriter(transport)
     this.#reader = new FrameReader(this, options.maxFrame)
-    this.#decoder = new HpackDecoder({ maxTableSize: 4096, maxHeaderListSize: options.maxHeaderList })
+    this.#headerReader = new HeaderReader(options.maxHeaderList)
+    this.#liveness = new Liveness(
+      options,
+      payload => this.writer.ping(payload, false),
+      error => this.#close(error),
+    )
     this.#receiveWindow = options.connectionWindow
     transport.on('error', err => this.#close(err))
     transport.on('close', () => this.#close(undefined))
     transport.on('end', () => this.#close(undefined))
     transport.on('drain', () => this.#pumpAll())
-    this.#pingTimer = setInterval(() => this.#watch(), options.pingIntervalMs)
-    this.#pingTimer.unref()
     this.#settingsTimer = setTimeout(
       () =>
         this.fail(
@@ -110,7 +91,7 @@ export abstract class Session implements FrameSink, TunnelCarrier {
   /** Takes the connection's bytes. */
   protected receive(chunk: Buffer): void {
     if (this.#isClosed) return
-    this.#lastReceived = performance.now()
+    this.#liveness.heard()
     try {
       this.#reader.push(chunk)
     } catch (err) {
@@ -131,31 +112,17 @@ export abstract class Session implements FrameSink, TunnelCarrier {
 
   protected newTunnel(id: number): Tunnel {
     const tunnel = new Tunnel(id, this, {
-      send: this.peerInitialWindow,
+      send: this.peer.initialWindow,
       receive: this.options.streamWindow,
-      maxPayload: Math.min(this.peerMaxFrame, this.options.sendFrame),
+      maxPayload: Math.min(this.peer.maxFrame, this.options.sendFrame),
     })
     this.tunnels.set(id, tunnel)
     return tunnel
   }
 
+  /** Every block must come through here, wanted or not: the table is the connection's. */
   protected decodeHeaders(block: Buffer): DecodedHeaders {
-    const fields = new Map<string, string>()
-    let isMalformed = false
-    let sawRegular = false
-    let isTooLarge = false
-    try {
-      isTooLarge = !this.#decoder.decode(block, (name, value) => {
-        const isPseudo = name.charCodeAt(0) === 0x3a
-        if (isPseudo ? sawRegular || fields.has(name) : false) isMalformed = true
-        if (!isPseudo) sawRegular = true
-        const before = fields.get(name)
-        fields.set(name, before === undefined || isPseudo ? value : `${before}, ${value}`)
-      })
-    } catch (err) {
-      throw new SessionError(CODE.compressionError, errorText(err), { cause: err })
-    }
-    return { fields, isMalformed, isTooLarge }
+    return this.#headerReader.read(block)
   }
 
   // === orderly and disorderly ends ===
@@ -205,7 +172,7 @@ export abstract class Session implements FrameSink, TunnelCarrier {
     if (this.#isClosed) return
     this.#isClosed = true
     this.#closeError = error
-    clearInterval(this.#pingTimer)
+    this.#liveness.close()
     clearTimeout(this.#settingsTimer)
     this.writer.flush()
     this.writer.close()
@@ -231,42 +198,14 @@ export abstract class Session implements FrameSink, TunnelCarrier {
     this.#onClosed.length = 0
   }
 
-  // === liveness ===
-
   /** Sends a PING; calls back with the round trip time. Never calls back when the session ends first. */
   ping(done: (rttMs: number) => void): void {
-    if (this.#isClosed) return
-    if (this.#pingSent) {
-      this.#pingSent.done.push(done)
-      return
-    }
-    this.#pingSent = { at: performance.now(), done: [done] }
-    this.writer.ping(PING_PAYLOAD, false)
+    if (!this.#isClosed) this.#liveness.ping(done)
   }
 
-  #watch(): void {
-    const now = performance.now()
-    const silentMs = now - this.#lastReceived
-    if (
-      this.#pingSent &&
-      now - this.#pingSent.at > this.options.pingTimeoutMs &&
-      silentMs > this.options.pingTimeoutMs
-    ) {
-      this.#close(
-        new SessionError(CODE.noError, `peer silent for ${Math.round(silentMs)} ms, PING unanswered`),
-      )
-      return
-    }
-    if (silentMs >= this.options.pingIntervalMs * 0.9) this.ping(() => undefined)
-  }
-
-  /** Counts a frame that moves no application byte. A peer that sends them without end is shown the door. */
+  /** Counts a frame that moves no application byte. */
   protected spend(what: string): void {
-    if (--this.#allowance >= 0) return
-    const now = performance.now()
-    this.#allowance = Math.min(CONTROL_BURST, ((now - this.#allowanceAt) / 1000) * CONTROL_RATE_PER_SECOND)
-    this.#allowanceAt = now
-    if (this.#allowance < 1) throw new SessionError(CODE.enhanceYourCalm, `too many control frames (${what})`)
+    this.#budget.spend(what)
   }
 
   #checkUnread(): void {
@@ -377,12 +316,19 @@ export abstract class Session implements FrameSink, TunnelCarrier {
   settings(isAck: boolean, payload: Buffer): void {
     if (isAck) return
     this.spend('SETTINGS')
-    for (let at = 0; at < payload.length; at += 6)
-      this.#setting(payload.readUInt16BE(at), payload.readUInt32BE(at + 2))
+    const windowChange = this.peer.apply(payload)
+    if (this.peer.headerTableSize !== undefined) this.encoder.setPeerMaxTableSize(this.peer.headerTableSize)
+    for (const tunnel of this.tunnels.values()) {
+      tunnel.sendWindow += windowChange // may go below zero: RFC 9113 §6.9.2
+      if (tunnel.sendWindow > MAX_WINDOW)
+        throw new SessionError(CODE.flowControlError, 'stream window overflow')
+      tunnel.maxPayload = Math.min(this.peer.maxFrame, this.options.sendFrame)
+      if (windowChange > 0) this.#waiting.add(tunnel)
+    }
     this.writer.settingsAck()
     this.#checkUnread()
-    if (!this.hasPeerSettings) {
-      this.hasPeerSettings = true
+    if (!this.peer.hasCome) {
+      this.peer.hasCome = true
       clearTimeout(this.#settingsTimer)
       this.peerReady()
     }
@@ -392,53 +338,14 @@ export abstract class Session implements FrameSink, TunnelCarrier {
   /** The peer's first SETTINGS are in. */
   protected peerReady(): void {}
 
-  #setting(id: number, value: number): void {
-    switch (id) {
-      case SETTING.headerTableSize:
-        this.encoder.setPeerMaxTableSize(value)
-        break
-      case SETTING.enablePush:
-        if (value > 1) throw new SessionError(CODE.protocolError, `ENABLE_PUSH of ${value}`)
-        break
-      case SETTING.maxConcurrentStreams:
-        this.peerMaxStreams = value
-        break
-      case SETTING.initialWindowSize: {
-        if (value > MAX_WINDOW)
-          throw new SessionError(CODE.flowControlError, `INITIAL_WINDOW_SIZE of ${value}`)
-        const change = value - this.peerInitialWindow
-        this.peerInitialWindow = value
-        for (const tunnel of this.tunnels.values()) {
-          tunnel.sendWindow += change // may go below zero: RFC 9113 §6.9.2
-          if (tunnel.sendWindow > MAX_WINDOW)
-            throw new SessionError(CODE.flowControlError, 'stream window overflow')
-          if (change > 0) this.#waiting.add(tunnel)
-        }
-        break
-      }
-      case SETTING.maxFrameSize:
-        if (value < DEFAULT_MAX_FRAME || value > 0xff_ffff)
-          throw new SessionError(CODE.protocolError, `MAX_FRAME_SIZE of ${value}`)
-        this.peerMaxFrame = value
-        for (const tunnel of this.tunnels.values())
-          tunnel.maxPayload = Math.min(value, this.options.sendFrame)
-        break
-      default: // MAX_HEADER_LIST_SIZE is advice that our short lists never come near; unknown ones are ignored (§6.5.2)
-    }
-  }
-
   pingFrame(isAck: boolean, payload: Buffer): void {
     this.spend('PING')
-    if (!isAck) {
-      this.writer.ping(payload, true)
-      this.#checkUnread()
+    if (isAck) {
+      this.#liveness.acknowledged(payload)
       return
     }
-    const sent = this.#pingSent
-    if (!sent || !payload.equals(PING_PAYLOAD)) return
-    this.#pingSent = undefined
-    const rttMs = performance.now() - sent.at
-    for (const done of sent.done) done(rttMs)
+    this.writer.ping(payload, true)
+    this.#checkUnread()
   }
 
   goawayFrame(lastStreamId: number, code: number, debug: Buffer): void {
@@ -475,10 +382,9 @@ export abstract class Session implements FrameSink, TunnelCarrier {
   }
 
   #requireSettings(): void {
-    if (!this.hasPeerSettings) throw new SessionError(CODE.protocolError, 'the first frame was not SETTINGS')
+    if (!this.peer.hasCome) throw new SessionError(CODE.protocolError, 'the first frame was not SETTINGS')
   }
 }
 
 /** How long the last bytes of a session may take to leave. */
 const LINGER_MS = 500
-const PING_PAYLOAD = Buffer.from('culvert\0', 'latin1')

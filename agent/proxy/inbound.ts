@@ -133,7 +133,7 @@ async function answer(request: ConnectRequest, peer: Peer, context: PodContext):
     fromApp: bytes => (connection.fromDestination += bytes),
     toApp: bytes => (connection.toDestination += bytes),
   })
-  connection.cut = relay.cut
+  connection.cut = why => relay.cut(why)
   connection.close(await relay.ended)
 }
 

@@ -138,7 +138,7 @@ async function viaTunnel(
   }
   connection.established('mtls')
   const relay = relayTunnel(app, tunnel, countsOf(connection))
-  connection.cut = relay.cut
+  connection.cut = why => relay.cut(why)
   connection.close(await relay.ended)
   return undefined
 }
@@ -201,7 +201,7 @@ async function inTheClear(
   resetOnClose(peer)
   connection.established(reason)
   const relay = relaySockets(app, peer, countsOf(connection))
-  connection.cut = relay.cut
+  connection.cut = why => relay.cut(why)
   connection.close(await relay.ended)
   return undefined
 }

@@ -75,7 +75,7 @@ async function carry(client: Socket, connection: Connection, context: PodContext
     fromApp: bytes => (connection.toDestination += bytes),
     toApp: bytes => (connection.fromDestination += bytes),
   })
-  connection.cut = relay.cut
+  connection.cut = why => relay.cut(why)
   connection.close(await relay.ended)
 }
 

@@ -47,7 +47,7 @@ export class DataPlane implements Control {
   route(question: RouteQuestion): Promise<RouteDecision> {
     return new Promise(resolve => {
       const id = ++this.#lastQuestion
-      this.#questions.set(id, resolve as (decision: never) => void)
+      this.#questions.set(id, resolve)
       this.#post({ type: 'route', id, question })
     })
   }
@@ -55,7 +55,7 @@ export class DataPlane implements Control {
   admit(question: AdmitQuestion): Promise<AdmitDecision> {
     return new Promise(resolve => {
       const id = ++this.#lastQuestion
-      this.#questions.set(id, resolve as (decision: never) => void)
+      this.#questions.set(id, resolve)
       this.#post({ type: 'admit', id, question })
     })
   }

@@ -61,7 +61,7 @@ export class DataPlaneThreads {
             else this.#handle(worker, message)
           })
           worker.on('error', (err: unknown) => {
-            reject(err as Error)
+            reject(err)
             this.#died(err)
           })
           worker.on('exit', code =>

@@ -13,7 +13,7 @@ export interface SessionPair {
   /** Requests in the order they came. */
   readonly requests: ConnectRequest[]
   /** The next request; each call waits for one more. */
-  next(): Promise<ConnectRequest>
+  readonly next: () => Promise<ConnectRequest>
 }
 
 export async function sessionPair(t: Test, options: Partial<SessionOptions> = {}): Promise<SessionPair> {

@@ -7,35 +7,44 @@ import { connectFrom, failureFrom, serve } from '../helpers/pods.ts'
 import { readAll } from '../helpers/tcp.ts'
 import { meshPair } from '../helpers/mesh-pair.ts'
 
-t.test('a connection is carried in a tunnel, and the application sees the client’s own address', async t => {
-  const { client, server } = await meshPair(t)
-  const seen: string[] = []
-  await serve(t, server, 8080, socket => {
-    seen.push(canonicalIp(socket.remoteAddress!))
-    socket.pipe(socket)
-  })
-  for (const [host, address] of [
-    [server.ip, client.ip],
-    [server.ip6, client.ip6],
-  ] as const) {
-    const socket = await connectFrom(t, client, host, 8080)
-    socket.end('hello')
-    t.equal((await readAll(socket)).toString(), 'hello')
-    t.equal(seen.pop(), address)
-    const out = await client.record(record => record.destination.ip === host)
-    t.match(out, { direction: 'outbound', reason: 'mtls', bytesSent: 5, bytesReceived: 5, error: undefined })
-    t.equal(out.hboneAddress, host.includes(':') ? `[${host}]:15008` : `${host}:15008`)
-    const into = await server.record(record => record.destination.ip === host)
-    t.match(into, {
-      direction: 'inbound',
-      reason: 'mtls',
-      source: { ip: address, identity: client.identity },
-      bytesSent: 5,
+await t.test(
+  'a connection is carried in a tunnel, and the application sees the client’s own address',
+  async t => {
+    const { client, server } = await meshPair(t)
+    const seen: string[] = []
+    await serve(t, server, 8080, socket => {
+      seen.push(canonicalIp(socket.remoteAddress!))
+      socket.pipe(socket)
     })
-  }
-})
+    for (const [host, address] of [
+      [server.ip, client.ip],
+      [server.ip6, client.ip6],
+    ] as const) {
+      const socket = await connectFrom(t, client, host, 8080)
+      socket.end('hello')
+      t.equal((await readAll(socket)).toString(), 'hello')
+      t.equal(seen.pop(), address)
+      const out = await client.record(record => record.destination.ip === host)
+      t.match(out, {
+        direction: 'outbound',
+        reason: 'mtls',
+        bytesSent: 5,
+        bytesReceived: 5,
+        error: undefined,
+      })
+      t.equal(out.hboneAddress, host.includes(':') ? `[${host}]:15008` : `${host}:15008`)
+      const into = await server.record(record => record.destination.ip === host)
+      t.match(into, {
+        direction: 'inbound',
+        reason: 'mtls',
+        source: { ip: address, identity: client.identity },
+        bytesSent: 5,
+      })
+    }
+  },
+)
 
-t.test('large uploads and downloads arrive as they were sent', async t => {
+await t.test('large uploads and downloads arrive as they were sent', async t => {
   const { client, server } = await meshPair(t)
   await serve(t, server, 8080, socket => socket.pipe(socket))
   const socket = await connectFrom(t, client, server.ip, 8080)
@@ -52,7 +61,7 @@ t.test('large uploads and downloads arrive as they were sent', async t => {
   t.equal(got.digest('hex'), sent.digest('hex'))
 })
 
-t.test('a half-closed connection still gets its answer', async t => {
+await t.test('a half-closed connection still gets its answer', async t => {
   const { client, server } = await meshPair(t)
   await serve(t, server, 8080, socket => {
     void readAll(socket).then(request => socket.end(`got ${request.length} bytes`))
@@ -62,14 +71,14 @@ t.test('a half-closed connection still gets its answer', async t => {
   t.equal((await readAll(socket)).toString(), 'got 10 bytes')
 })
 
-t.test('a port that nobody listens on is a reset, at once, and not an end', async t => {
+await t.test('a port that nobody listens on is a reset, at once, and not an end', async t => {
   const { client, server } = await meshPair(t)
   t.equal(await failureFrom(t, client, server.ip, 9), 'ECONNRESET')
   t.match(await client.record(() => true), { reason: 'unreachable', errorCode: 'ECONNREFUSED' })
   t.match(await server.record(() => true), { reason: 'unreachable', errorCode: 'ECONNREFUSED' })
 })
 
-t.test('a reset by the server arrives as a reset, and a reset by the client too', async t => {
+await t.test('a reset by the server arrives as a reset, and a reset by the client too', async t => {
   const { client, server } = await meshPair(t)
   const accepted: Socket[] = []
   const errors: string[] = []
@@ -96,7 +105,7 @@ t.test('a reset by the server arrives as a reset, and a reset by the client too'
   t.equal(errors.at(-1), 'ECONNRESET')
 })
 
-t.test(
+await t.test(
   'plaintext from a pod outside the mesh is let through or refused with a reset, as the decision says',
   async t => {
     const { server, old } = await meshPair(t)
@@ -122,7 +131,7 @@ t.test(
   },
 )
 
-t.test('a server that is not who it should be is not talked to', async t => {
+await t.test('a server that is not who it should be is not talked to', async t => {
   const { client, server } = await meshPair(t)
   await serve(t, server, 8080, socket => socket.pipe(socket))
   const via = { kind: 'hbone', port: 15008, identities: ['spiffe://cluster.local/ns/shop/sa/other'] } as const
@@ -131,7 +140,7 @@ t.test('a server that is not who it should be is not talked to', async t => {
   t.match(await client.record(() => true), { reason: 'identity', error: /sa\/other.*sa\/server/ })
 })
 
-t.test('the next endpoint is tried when the first cannot be reached', async t => {
+await t.test('the next endpoint is tried when the first cannot be reached', async t => {
   const { client, server } = await meshPair(t)
   await serve(t, server, 8080, socket => socket.pipe(socket))
   const via = { kind: 'hbone', port: 15008, identities: [server.identity] } as const
@@ -147,7 +156,7 @@ t.test('the next endpoint is tried when the first cannot be reached', async t =>
   t.equal((await readAll(socket)).toString(), 'hello')
 })
 
-t.test('calls to the agent’s own ports are refused, from inside and from outside', async t => {
+await t.test('calls to the agent’s own ports are refused, from inside and from outside', async t => {
   const { client, server, old } = await meshPair(t)
   for (const [from, host, port] of [
     [client, '127.0.0.1', 15001],

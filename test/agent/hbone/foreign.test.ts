@@ -9,7 +9,7 @@ import { CODE } from '../../../agent/hbone/protocol.ts'
 import { ServerSession, type ConnectRequest } from '../../../agent/hbone/server.ts'
 import { Receiver } from '../../helpers/tunnel.ts'
 
-t.test(
+await t.test(
   "Node's own HTTP/2 client opens a tunnel on our server, and bytes, half-close and reset cross",
   async t => {
     const { client, next } = await foreignClient(t)
@@ -46,7 +46,7 @@ t.test(
   },
 )
 
-t.test("our client opens a tunnel on Node's own HTTP/2 server", async t => {
+await t.test("our client opens a tunnel on Node's own HTTP/2 server", async t => {
   const server = http2.createServer({ settings: { initialWindowSize: 1 << 20 } })
   const streams: http2.ServerHttp2Stream[] = []
   server.on('stream', (stream: http2.ServerHttp2Stream, headers: http2.IncomingHttpHeaders) => {

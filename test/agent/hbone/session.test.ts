@@ -3,20 +3,23 @@ import t from 'tap'
 import { CODE, StreamResetError } from '../../../agent/hbone/protocol.ts'
 import { Receiver, sessionPair, tunnelPair } from '../../helpers/tunnel.ts'
 
-t.test('a CONNECT reaches the server with its authority and headers, and 200 opens the tunnel', async t => {
-  const { client, next } = await sessionPair(t)
-  const opening = client.connect('10.1.2.3:8080', [['forwarded', 'for="10.0.0.9:4000"']])
-  const request = await next()
-  t.equal(request.method, 'CONNECT')
-  t.equal(request.authority, '10.1.2.3:8080')
-  t.equal(request.headers.get('forwarded'), 'for="10.0.0.9:4000"')
-  request.respond(200, [['baggage', 'a=b']])
-  const { response } = await opening
-  t.equal(response.status, 200)
-  t.equal(response.headers.get('baggage'), 'a=b')
-})
+await t.test(
+  'a CONNECT reaches the server with its authority and headers, and 200 opens the tunnel',
+  async t => {
+    const { client, next } = await sessionPair(t)
+    const opening = client.connect('10.1.2.3:8080', [['forwarded', 'for="10.0.0.9:4000"']])
+    const request = await next()
+    t.equal(request.method, 'CONNECT')
+    t.equal(request.authority, '10.1.2.3:8080')
+    t.equal(request.headers.get('forwarded'), 'for="10.0.0.9:4000"')
+    request.respond(200, [['baggage', 'a=b']])
+    const { response } = await opening
+    t.equal(response.status, 200)
+    t.equal(response.headers.get('baggage'), 'a=b')
+  },
+)
 
-t.test('a refusal carries its status and leaves no stream behind', async t => {
+await t.test('a refusal carries its status and leaves no stream behind', async t => {
   const { client, server, next } = await sessionPair(t)
   const opening = client.connect('10.1.2.3:8080', [])
   const request = await next()
@@ -28,7 +31,7 @@ t.test('a refusal carries its status and leaves no stream behind', async t => {
   t.equal(server.openStreams, 0)
 })
 
-t.test('bytes arrive whole in both directions, with frames split as windows and sizes ask', async t => {
+await t.test('bytes arrive whole in both directions, with frames split as windows and sizes ask', async t => {
   for (const size of [1, 4095, 4097, 70_000, 9_000_000]) {
     const { near, far } = await tunnelPair(t)
     const up = randomBytes(size)
@@ -47,7 +50,7 @@ t.test('bytes arrive whole in both directions, with frames split as windows and 
   }
 })
 
-t.test('a half-close leaves the other direction open', async t => {
+await t.test('a half-close leaves the other direction open', async t => {
   const { near, far } = await tunnelPair(t)
   const farGets = new Receiver(far)
   const nearGets = new Receiver(near)
@@ -61,12 +64,12 @@ t.test('a half-close leaves the other direction open', async t => {
   t.equal(await nearGets.ended, 'end')
 })
 
-t.test('a reset crosses with its code, in both directions', async t => {
+await t.test('a reset crosses with its code, in both directions', async t => {
   for (const side of ['near', 'far'] as const) {
     const pair = await tunnelPair(t)
     const other = side === 'near' ? pair.far : pair.near
     const gets = new Receiver(other)
-    new Receiver(pair[side])
+    take(pair[side])
     pair[side].reset(CODE.connectError)
     const end = await gets.ended
     t.type(end, StreamResetError)
@@ -75,22 +78,25 @@ t.test('a reset crosses with its code, in both directions', async t => {
   }
 })
 
-t.test('a writer is told to pause when the receiver takes nothing, and to go on when it does', async t => {
-  const { near, far } = await tunnelPair(t, { streamWindow: 65_535, connectionWindow: 1_000_000 })
-  const gets = new Receiver(far, { credit: false })
-  const nearGets = new Receiver(near)
-  const drained = new Promise<void>(resolve => (nearGets.onDrain = resolve))
-  t.equal(near.write(Buffer.alloc(65_535)), true, 'fits the window')
-  t.equal(near.write(Buffer.alloc(1000)), false, 'does not fit')
-  await gets.until(65_535)
-  t.equal(near.pendingBytes, 1000)
-  far.consumed(65_535)
-  await drained
-  await gets.until(66_535)
-  t.equal(near.pendingBytes, 0)
-})
+await t.test(
+  'a writer is told to pause when the receiver takes nothing, and to go on when it does',
+  async t => {
+    const { near, far } = await tunnelPair(t, { streamWindow: 65_535, connectionWindow: 1_000_000 })
+    const gets = new Receiver(far, { credit: false })
+    const nearGets = new Receiver(near)
+    const drained = new Promise<void>(resolve => (nearGets.onDrain = resolve))
+    t.equal(near.write(Buffer.alloc(65_535)), true, 'fits the window')
+    t.equal(near.write(Buffer.alloc(1000)), false, 'does not fit')
+    await gets.until(65_535)
+    t.equal(near.pendingBytes, 1000)
+    far.consumed(65_535)
+    await drained
+    await gets.until(66_535)
+    t.equal(near.pendingBytes, 0)
+  },
+)
 
-t.test('a stalled stream does not stop another on the same session', async t => {
+await t.test('a stalled stream does not stop another on the same session', async t => {
   const { client, next } = await sessionPair(t, { streamWindow: 65_535, connectionWindow: 262_140 })
   const open = async () => {
     const opening = client.connect('10.0.0.1:80', [])
@@ -100,9 +106,9 @@ t.test('a stalled stream does not stop another on the same session', async t => 
   }
   const stalled = await open()
   const lively = await open()
-  new Receiver(stalled.far, { credit: false })
-  new Receiver(stalled.near)
-  new Receiver(lively.near)
+  take(stalled.far, { credit: false })
+  take(stalled.near)
+  take(lively.near)
   const gets = new Receiver(lively.far)
   stalled.near.write(Buffer.alloc(200_000))
   const bytes = randomBytes(2_000_000)
@@ -110,7 +116,7 @@ t.test('a stalled stream does not stop another on the same session', async t => 
   t.ok((await gets.until(bytes.length)).equals(bytes))
 })
 
-t.test('streams over the limit are refused and may be tried elsewhere', async t => {
+await t.test('streams over the limit are refused and may be tried elsewhere', async t => {
   const { client, next } = await sessionPair(t, { maxConcurrentStreams: 1 })
   const first = client.connect('10.0.0.1:80', [])
   await next()
@@ -120,10 +126,10 @@ t.test('streams over the limit are refused and may be tried elsewhere', async t 
   void first.catch(() => undefined)
 })
 
-t.test('a graceful GOAWAY lets open streams finish and closes the session after the last', async t => {
+await t.test('a graceful GOAWAY lets open streams finish and closes the session after the last', async t => {
   const { client, server, near, far } = await tunnelPair(t)
   const gets = new Receiver(near)
-  new Receiver(far)
+  take(far)
   server.goaway()
   await new Promise<void>(resolve => client.ping(() => resolve()))
   t.equal(client.capacity(100), 0, 'no new streams')
@@ -137,16 +143,16 @@ t.test('a graceful GOAWAY lets open streams finish and closes the session after 
   t.match(await client.connect('10.0.0.1:80', []).catch((err: unknown) => err), { isRetryable: true })
 })
 
-t.test('when the connection is lost every open stream is reset, none is ended', async t => {
+await t.test('when the connection is lost every open stream is reset, none is ended', async t => {
   const { client, near, far, server } = await tunnelPair(t)
   const gets = new Receiver(near)
-  new Receiver(far)
+  take(far)
   server.transport.destroy()
   t.match(await gets.ended, { name: 'StreamResetError', byPeer: true })
   t.ok(client.isClosed)
 })
 
-t.test('20,000 resets on one session do not end it', async t => {
+await t.test('20,000 resets on one session do not end it', async t => {
   const { client, server, next, requests } = await sessionPair(t)
   for (let round = 0; round < 200; round++) {
     const aborts: Promise<unknown>[] = []
@@ -165,3 +171,8 @@ t.test('20,000 resets on one session do not end it', async t => {
   t.equal(server.openStreams, 0)
   void next
 })
+
+/** Receives what comes and does nothing with it. */
+function take(...args: ConstructorParameters<typeof Receiver>): Receiver {
+  return new Receiver(...args)
+}
