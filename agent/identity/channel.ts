@@ -40,6 +40,7 @@ export class Channel {
   readonly peer: string
   readonly #options: Required<Omit<ChannelOptions, 'serverName'>> & Pick<ChannelOptions, 'serverName'>
   #session: Session | undefined
+  #connections = 0
   #isClosed = false
 
   /** Throws `CONFIG` when the URL is not https. */
@@ -50,6 +51,11 @@ export class Channel {
       })
     this.#options = { connectTimeoutMs: 5000, pingIntervalMs: 30_000, pingTimeoutMs: 10_000, ...options }
     this.peer = options.url.host
+  }
+
+  /** Connections that were begun so far: when it has risen, the server may be another than before. */
+  get connections(): number {
+    return this.#connections
   }
 
   /** For one call. Throws `CLOSED` after `close()`. */
@@ -108,6 +114,7 @@ export class Channel {
     const { url, serverName, connectTimeoutMs } = this.#options
     const host = url.hostname.replace(/^\[(.*)\]$/, '$1')
     const name = serverName ?? host
+    this.#connections++
     const socket = tlsConnect({
       host,
       port: Number(url.port || 443),

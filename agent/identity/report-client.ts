@@ -1,7 +1,10 @@
 /**
  * Tells the ca-server what became of each pod of the node. It sends what changed a few milliseconds after it changed, and
- * everything at the start, after a failure and once a minute, so that a lost word never stays lost. One call at a time.
+ * everything on each new connection, after a failure and once a minute, so that a lost word never stays lost. One call at a time.
  * A server without the service (an istiod) is told nothing more.
+ *
+ * A report that claims to name every pod makes the server take the others for not enrolled, and their peers then talk to
+ * them in the clear. So nothing is claimed before `complete()`: an agent that has just started does not know its pods yet.
  */
 import { Code, ConnectError, createClient } from '@connectrpc/connect'
 import { Backoff } from '../../lib/backoff.ts'
@@ -54,6 +57,8 @@ export class ReportClient {
   #changes = 0
   #acknowledged = 0
   #isWanted = true
+  #isRepeatWanted = false
+  #isComplete = false
   #wake = Promise.withResolvers<void>()
   readonly #flushes = new Set<{ upTo: number; resolve: () => void }>()
 
@@ -106,6 +111,20 @@ export class ReportClient {
     }
   }
 
+  /** From now on the pods that were set are all there are: call it when the pod source has told everything. */
+  complete(): void {
+    if (this.#isComplete) return
+    this.#isComplete = true
+    this.#changes++
+    this.repeat()
+  }
+
+  /** Tells everything again now: call it when the ca-server is known to have started anew. */
+  repeat(): void {
+    this.#isRepeatWanted = true
+    this.#wake.resolve()
+  }
+
   /** Reports until the signal aborts. Never rejects. */
   async run(signal: AbortSignal): Promise<void> {
     const { fullEveryMs, gatherMs, log, channel, clock } = this.#options
@@ -113,17 +132,23 @@ export class ReportClient {
     // A pod that the server does not know yet is told again: its own view may lag behind ours.
     const unknown = new Backoff({ firstMs: 1000, maxMs: fullEveryMs })
     let nextFullAtMs = 0
+    let connections = 0
     while (!signal.aborted) {
       const upTo = this.#changes
       const said = this.#unsaid
-      const isFull = clock.now() >= nextFullAtMs
+      const isFull = this.#isRepeatWanted || clock.now() >= nextFullAtMs
+      this.#isRepeatWanted = false
       this.#unsaid = new Map()
       this.#wake = Promise.withResolvers()
       try {
-        const unknownPods =
-          isFull || said.size > 0 ? await this.#send(isFull ? this.#pods : said, isFull, signal) : 0
+        const words = isFull ? this.#everything(said) : said
+        const claimsAll = isFull && this.#isComplete
+        const unknownPods = claimsAll || words.size > 0 ? await this.#send(words, claimsAll, signal) : 0
         failures.reset()
         if (isFull) nextFullAtMs = clock.now() + fullEveryMs
+        // Whoever answers on a new connection may not have heard what the one before was told.
+        else if (channel.connections !== connections) nextFullAtMs = 0
+        connections = channel.connections
         if (unknownPods > 0) nextFullAtMs = Math.min(nextFullAtMs, clock.now() + unknown.next())
         else if (isFull) unknown.reset()
         this.#acknowledge(upTo)
@@ -131,6 +156,7 @@ export class ReportClient {
         if (signal.aborted) return
         if (err instanceof ConnectError && err.code === Code.Unimplemented) return this.#goQuiet()
         nextFullAtMs = 0
+        this.#unsaid = new Map([...said, ...this.#unsaid])
         const waitMs = failures.next()
         log.warn({ peer: channel.peer, error: errorText(err), retry_ms: waitMs }, 'report failed')
         await this.#sleep(waitMs, signal)
@@ -146,6 +172,11 @@ export class ReportClient {
     this.#changes++
     this.#unsaid.set(word.uid, word)
     this.#wake.resolve()
+  }
+
+  /** What holds, and who is gone since the last report. */
+  #everything(said: ReadonlyMap<string, Word>): Map<string, Word> {
+    return new Map([...said, ...this.#pods])
   }
 
   /** Gives the number of pods that the server does not know. */

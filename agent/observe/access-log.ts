@@ -23,6 +23,7 @@ export interface AccessLogOptions {
 
 // Not more than one pipe write that the kernel keeps whole (PIPE_BUF): other writers share the descriptor.
 const LONGEST_WRITE = 4096
+const WRITE_FROM = 2048
 const FLUSH_EVERY_MS = 100
 const LONGEST_ERROR = 1024
 
@@ -36,7 +37,7 @@ export class AccessLog {
     this.#destination = pino.destination({
       dest: fd,
       sync: false,
-      minLength: LONGEST_WRITE,
+      minLength: WRITE_FROM,
       maxWrite: LONGEST_WRITE,
       maxLength: mostBufferedBytes,
       periodicFlush: FLUSH_EVERY_MS,

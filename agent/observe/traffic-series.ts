@@ -67,7 +67,7 @@ const METRICS = [
 
 const UNKNOWN = 'unknown'
 const OTHER = 'other'
-const LONGEST_VALUE = 256
+const LONGEST_VALUE = 256 // characters; Kubernetes names are shorter
 /** Idle series that may be passed over because something is still open, before the cap is taken as reached. */
 const MOST_PASSED_OVER = 16
 // Thread numbers and connection numbers share one key.
@@ -239,12 +239,16 @@ function labelValues(record: ConnectionRecord, flag: string): string[] {
   ]
 }
 
+const PLAIN = new RegExp(`^[\\x20-\\x7e]{1,${LONGEST_VALUE}}$`)
+
+/** Two names that differ must not become one label afterwards: a scrape with a series twice is refused as a whole. */
 function value(text: string | undefined): string {
   if (!text) return UNKNOWN
-  return text.length > LONGEST_VALUE ? text.slice(0, LONGEST_VALUE) : text
+  if (PLAIN.test(text)) return text
+  return text.slice(0, LONGEST_VALUE).replace(/[^\x20-\x7e]/g, '?')
 }
 
 /** As the Prometheus text format wants it. */
 function escapeLabel(text: string): string {
-  return text.replace(/[\\"\n]/g, char => (char === '\n' ? '\\n' : `\\${char}`))
+  return text.replace(/[\\"]/g, '\\$&')
 }
