@@ -9,6 +9,7 @@ import type { UncapturedReason } from '../../lib/reasons.ts'
 import { parseSpiffe } from '../../lib/spiffe.ts'
 import type { CertificateStatus, FetchResult } from '../identity/manager.ts'
 import type { ConnectionRecord } from '../worker/messages.ts'
+import { BoundedLabel } from './bounded-label.ts'
 import { registerProcessMetrics } from './process-metrics.ts'
 import { ThreadCounters } from './thread-counters.ts'
 import { TrafficSeries, type TrafficSeriesOptions } from './traffic-series.ts'
@@ -35,16 +36,18 @@ export interface MetricsOptions extends TrafficSeriesOptions {
   clock?: Clock
 }
 
-const MOST_ERROR_CODES = 64
 const MOST_ACCOUNTS = 1000
 const ERROR_CODE = /^[A-Z][A-Z0-9_]{0,39}$/
+const FEW_WORDS = /^[A-Za-z0-9][A-Za-z0-9 _-]{0,39}$/
 
 export class AgentMetrics {
   readonly contentType = Registry.PROMETHEUS_CONTENT_TYPE
   readonly #registry = new Registry()
   readonly #traffic: TrafficSeries
   readonly #threads = new ThreadCounters()
-  readonly #errorCodes = new Set<string>()
+  readonly #errorCodes = new BoundedLabel(64, ERROR_CODE)
+  readonly #drifts = new BoundedLabel(32, FEW_WORDS)
+  readonly #terminationReasons = new BoundedLabel(32, FEW_WORDS)
   readonly #clock: Clock
   readonly #connections = this.#counter(
     'culvert_connections_total',
@@ -128,7 +131,8 @@ export class AgentMetrics {
     this.#traffic.closed(record, thread)
     const { direction, reason, error, errorCode } = record
     this.#connections.inc({ direction, reason })
-    if (error !== undefined) this.#errors.inc({ direction, code: this.#boundedCode(errorCode) })
+    if (error !== undefined)
+      this.#errors.inc({ direction, code: errorCode === undefined ? 'none' : this.#errorCodes.of(errorCode) })
   }
 
   /** The `counters` message of a data-plane thread. */
@@ -147,9 +151,9 @@ export class AgentMetrics {
     if (result.outcome === 'issued') this.#fetchSeconds.observe(result.durationMs / 1000)
   }
 
-  /** `what`: one of a few words: `rules`, `routing`, `listeners`, … */
+  /** `what`: a sentence such as `IPv4 nat: …`; what stands before its colon is counted. */
   redirectDrift(what: string): void {
-    this.#drift.inc({ what })
+    this.#drift.inc({ what: this.#drifts.of(what.split(':', 1)[0]!) })
   }
 
   redirectRepaired(outcome: 'repaired' | 'failed'): void {
@@ -163,7 +167,7 @@ export class AgentMetrics {
 
   /** `reason`: one of a few words. */
   discoveryTerminated(reason: string): void {
-    this.#terminations.inc({ reason })
+    this.#terminations.inc({ reason: this.#terminationReasons.of(reason) })
   }
 
   accessLogDropped(lines: number): void {
@@ -235,14 +239,6 @@ export class AgentMetrics {
         read(gauge)
       },
     })
-  }
-
-  #boundedCode(code: string | undefined): string {
-    if (code === undefined) return 'none'
-    if (this.#errorCodes.has(code)) return code
-    if (!ERROR_CODE.test(code) || this.#errorCodes.size >= MOST_ERROR_CODES) return 'other'
-    this.#errorCodes.add(code)
-    return code
   }
 }
 

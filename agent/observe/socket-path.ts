@@ -3,8 +3,17 @@ import { lstat, unlink } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { CulvertError, errorCode } from '../../lib/errors.ts'
 
-/** Removes a socket that nobody serves. Throws `CONFIG` when somebody does, or when the path is something else. */
+// sun_path of sockaddr_un has 108 bytes, the last of them 0 (unix(7)).
+const LONGEST_PATH = 107
+
+/** Removes a socket that nobody serves. Throws `CONFIG` when somebody does, when the path is something else or too long. */
 export async function claimSocketPath(path: string): Promise<void> {
+  const bytes = Buffer.byteLength(path)
+  if (bytes > LONGEST_PATH)
+    throw new CulvertError(
+      'CONFIG',
+      `the socket path '${path}' has ${bytes} bytes; the kernel takes ${LONGEST_PATH}`,
+    )
   const found = await lstat(path).catch((err: unknown) => {
     if (errorCode(err) === 'ENOENT') return undefined
     throw err

@@ -53,8 +53,8 @@ export class StandInCa {
         router.service(IstioCertificateService, {
           createCertificate: async (request, context) => {
             const asked = {
-              identity: String(request.metadata?.['ImpersonatedIdentity']),
-              podUid: String(request.metadata?.['PodUID']),
+              identity: textOf(request.metadata?.['ImpersonatedIdentity']),
+              podUid: textOf(request.metadata?.['PodUID']),
               authorization: context.requestHeader.get('authorization'),
               clusterId: context.requestHeader.get('clusterid'),
               validitySeconds: Number(request.validityDuration),
@@ -82,4 +82,8 @@ export class StandInCa {
     if (!this.#server) throw new Error('the stand-in CA has not been started')
     return this.#server
   }
+}
+
+function textOf(value: unknown): string {
+  return typeof value === 'string' ? value : ''
 }

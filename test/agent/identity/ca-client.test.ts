@@ -47,7 +47,7 @@ async function failureOf(work: Promise<unknown>): Promise<CaError> {
   return thrown
 }
 
-t.test('a certificate is asked for as the field asks, and the pod is named', async t => {
+await t.test('a certificate is asked for as the field asks, and the pod is named', async t => {
   const ca = await startedCa(t)
   const issued = await clientOf(t, ca, {}, { ttlSeconds: 20 }).issue(request())
   t.strictSame(ca.asked, [
@@ -64,7 +64,7 @@ t.test('a certificate is asked for as the field asks, and the pod is named', asy
   t.equal(issued.roots.length, 1)
 })
 
-t.test('requests share one connection, and each reads the token anew', async t => {
+await t.test('requests share one connection, and each reads the token anew', async t => {
   const ca = await startedCa(t)
   let reads = 0
   const client = clientOf(t, ca, {}, { token: async () => `token-${++reads}\n` })
@@ -72,12 +72,12 @@ t.test('requests share one connection, and each reads the token anew', async t =
   await client.issue(request())
   t.equal(ca.connections, 1)
   t.strictSame(
-    ca.asked.map(asked => asked.authorization).sort(),
-    [1, 2, 3, 4].map(at => `Bearer token-${at}`),
+    new Set(ca.asked.map(asked => asked.authorization)),
+    new Set([1, 2, 3, 4].map(at => `Bearer token-${at}`)),
   )
 })
 
-t.test('refusals, exhaustion and absence are told apart', async t => {
+await t.test('refusals, exhaustion and absence are told apart', async t => {
   const ca = await startedCa(t)
   const client = clientOf(t, ca)
   for (const [code, failure, errorCode] of [
@@ -99,7 +99,7 @@ t.test('refusals, exhaustion and absence are told apart', async t => {
   }
 })
 
-t.test('answers that cannot be used are malformed, and say why', async t => {
+await t.test('answers that cannot be used are malformed, and say why', async t => {
   const ca = await startedCa(t)
   const client = clientOf(t, ca)
   const other = 'spiffe://cluster.local/ns/shop/sa/admin'
@@ -122,7 +122,7 @@ t.test('answers that cannot be used are malformed, and say why', async t => {
   }
 })
 
-t.test('a server that vanished and came back is found again by the next request', async t => {
+await t.test('a server that vanished and came back is found again by the next request', async t => {
   const ca = await startedCa(t)
   const client = clientOf(t, ca)
   await client.issue(request())
@@ -133,7 +133,7 @@ t.test('a server that vanished and came back is found again by the next request'
   t.equal(ca.asked.length, 2)
 })
 
-t.test('a server that another root vouches for is not talked to, and no token leaves', async t => {
+await t.test('a server that another root vouches for is not talked to, and no token leaves', async t => {
   const ca = await startedCa(t)
   const stranger = await createRoot('a stranger')
   const error = await failureOf(clientOf(t, ca, { roots: () => stranger.pem }).issue(request()))
@@ -141,7 +141,7 @@ t.test('a server that another root vouches for is not talked to, and no token le
   t.strictSame(ca.asked, [])
 })
 
-t.test('the roots are read for each connection: a replaced file heals without a restart', async t => {
+await t.test('the roots are read for each connection: a replaced file heals without a restart', async t => {
   const ca = await startedCa(t)
   const stranger = await createRoot('a stranger')
   let roots = stranger.pem
@@ -152,7 +152,7 @@ t.test('the roots are read for each connection: a replaced file heals without a 
   t.equal(ca.asked.length, 1)
 })
 
-t.test('missing or empty roots and tokens are named and never replaced by defaults', async t => {
+await t.test('missing or empty roots and tokens are named and never replaced by defaults', async t => {
   const ca = await startedCa(t)
   const missing = () => {
     throw new Error('ENOENT: no such file')
@@ -176,25 +176,28 @@ t.test('missing or empty roots and tokens are named and never replaced by defaul
   t.throws(() => new Channel({ url: new URL('http://localhost:1'), roots: () => '' }), { code: 'CONFIG' })
 })
 
-t.test('a call that is not answered ends at its limit, and the next one takes a new connection', async t => {
-  const ca = await startedCa(t)
-  const client = clientOf(t, ca)
-  const answer = ca.answer
-  const held = Promise.withResolvers<string[]>()
-  ca.answer = () => held.promise
-  const [first, second] = await Promise.all([
-    failureOf(client.issue(request({ timeoutMs: 100 }))),
-    failureOf(client.issue(request({ timeoutMs: 150 }))),
-  ])
-  t.match(first, { failure: 'timeout', code: 'CA', message: /within 100 ms/ })
-  t.match(second, { failure: 'timeout' })
-  ca.answer = answer
-  await client.issue(request())
-  t.equal(ca.connections, 2, 'two calls that timed out on one connection cost one new one')
-  held.resolve([])
-})
+await t.test(
+  'a call that is not answered ends at its limit, and the next one takes a new connection',
+  async t => {
+    const ca = await startedCa(t)
+    const client = clientOf(t, ca)
+    const answer = ca.answer
+    const held = Promise.withResolvers<string[]>()
+    ca.answer = () => held.promise
+    const [first, second] = await Promise.all([
+      failureOf(client.issue(request({ timeoutMs: 100 }))),
+      failureOf(client.issue(request({ timeoutMs: 150 }))),
+    ])
+    t.match(first, { failure: 'timeout', code: 'CA', message: /within 100 ms/ })
+    t.match(second, { failure: 'timeout' })
+    ca.answer = answer
+    await client.issue(request())
+    t.equal(ca.connections, 2, 'two calls that timed out on one connection cost one new one')
+    held.resolve([])
+  },
+)
 
-t.test('a listener that never shakes hands is given up on', async t => {
+await t.test('a listener that never shakes hands is given up on', async t => {
   const sockets = new Set<Socket>()
   const server = createServer(socket => sockets.add(socket.on('error', () => undefined))).listen(
     0,
@@ -222,7 +225,7 @@ t.test('a listener that never shakes hands is given up on', async t => {
   )
 })
 
-t.test('a cancelled request ends at once', async t => {
+await t.test('a cancelled request ends at once', async t => {
   const ca = await startedCa(t)
   const client = clientOf(t, ca)
   const cancel = new AbortController()
@@ -238,7 +241,7 @@ t.test('a cancelled request ends at once', async t => {
   held.resolve([])
 })
 
-t.test('the address of a server that has only an IP is checked too', async t => {
+await t.test('the address of a server that has only an IP is checked too', async t => {
   const ca = await startedCa(t)
   const url = new URL(`https://127.0.0.1:${ca.url.port}`)
   await clientOf(t, ca, { url }).issue(request())

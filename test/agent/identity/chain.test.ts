@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { verifyChain, type ChainQuestion } from '../../../agent/identity/chain.ts'
 import { createKeyAndRequest } from '../../../agent/identity/csr.ts'
@@ -16,7 +16,7 @@ function ask(answer: readonly string[], more: Partial<ChainQuestion> = {}): Chai
   return { answer, identity: IDENTITY, publicKey, bundle: [], nowMs: Date.now(), ...more }
 }
 
-t.test('a leaf and its root: the root is set apart, the chain is the leaf', async t => {
+await t.test('a leaf and its root: the root is set apart, the chain is the leaf', async t => {
   const verified = verifyChain(ask([leaf, root.pem]))
   t.equal(verified.chain, new X509Certificate(leaf).toString())
   t.equal(verified.roots.length, 1)
@@ -24,13 +24,13 @@ t.test('a leaf and its root: the root is set apart, the chain is the leaf', asyn
   t.equal(verified.notAfterMs, new X509Certificate(leaf).validToDate.getTime())
 })
 
-t.test('several PEM blocks in one element count as several certificates', async t => {
+await t.test('several PEM blocks in one element count as several certificates', async t => {
   const other = await createRoot('the next root')
   const verified = verifyChain(ask([leaf, `${root.pem}\n# the next one\n${other.pem}`]))
   t.equal(verified.roots.length, 2)
 })
 
-t.test('intermediates are kept in the chain, in whatever order they came', async t => {
+await t.test('intermediates are kept in the chain, in whatever order they came', async t => {
   const upper = await createIntermediate(root, 'upper')
   const lower = await createIntermediate(upper, 'lower')
   const below = await issueLeaf(lower, spki, { identity: IDENTITY })
@@ -43,19 +43,19 @@ t.test('intermediates are kept in the chain, in whatever order they came', async
   }
 })
 
-t.test('a root that only the trust bundle knows is enough', async t => {
+await t.test('a root that only the trust bundle knows is enough', async t => {
   const verified = verifyChain(ask([leaf], { bundle: [new X509Certificate(root.pem)] }))
   t.strictSame(verified.roots, [])
 })
 
-t.test('a chain is over when its shortest-lived certificate is', async t => {
+await t.test('a chain is over when its shortest-lived certificate is', async t => {
   const endsMs = Math.floor(Date.now() / 1000) * 1000 + 60_000
   const short = await createIntermediate(root, 'short', undefined, endsMs)
   const below = await issueLeaf(short, spki, { identity: IDENTITY })
   t.equal(verifyChain(ask([below, short.pem, root.pem])).notAfterMs, endsMs)
 })
 
-t.test('a cross-signed authority leads to the old root as well as to the new one', async t => {
+await t.test('a cross-signed authority leads to the old root as well as to the new one', async t => {
   const next = await createRoot('next')
   const crossed = await createIntermediate(root, 'next', next.keys)
   const below = await issueLeaf(next, spki, { identity: IDENTITY })
@@ -63,7 +63,7 @@ t.test('a cross-signed authority leads to the old root as well as to the new one
   t.equal(verified.chain.match(/BEGIN CERTIFICATE/g)?.length, 2)
 })
 
-t.test('what is wrong with an answer is named', async t => {
+await t.test('what is wrong with an answer is named', async t => {
   const stranger = await createRoot('root') // the same name, another key
   const otherKey = await createKeyAndRequest(IDENTITY)
   const refused = async (reason: RegExp, answer: string[], more: Partial<ChainQuestion> = {}) =>
@@ -96,7 +96,7 @@ t.test('what is wrong with an answer is named', async t => {
   await refused(/any known root/, [leaf, notCa])
 })
 
-t.test('random answers are refused, never anything else', async t => {
+await t.test('random answers are refused, never anything else', async () => {
   const part = fc.oneof(
     fc.string(),
     fc.constantFrom(leaf, root.pem, leaf.slice(0, 200), leaf.replace('A', 'B')),

@@ -20,7 +20,7 @@ function queueOf(concurrency: number) {
   return { queue, running, order, finish }
 }
 
-t.test('never more at once than allowed, in the order in which they came', async t => {
+await t.test('never more at once than allowed, in the order in which they came', async t => {
   const { queue, running, order, finish } = queueOf(2)
   for (const item of ['a', 'b', 'c', 'd']) queue.add(item, true)
   t.strictSame(order, ['a', 'b'])
@@ -29,7 +29,7 @@ t.test('never more at once than allowed, in the order in which they came', async
   t.equal(running.size, 2)
 })
 
-t.test('urgent ones pass the patient, which never take the last two places', async t => {
+await t.test('urgent ones pass the patient, which never take the last two places', async t => {
   const { queue, order, finish } = queueOf(3)
   for (const item of ['r1', 'r2', 'r3']) queue.add(item, false)
   t.strictSame(order, ['r1'], 'two places are kept')
@@ -39,7 +39,7 @@ t.test('urgent ones pass the patient, which never take the last two places', asy
   t.strictSame(order, ['r1', 'new', 'r2'])
 })
 
-t.test('with a single place, patient ones are still served', async t => {
+await t.test('with a single place, patient ones are still served', async t => {
   const { queue, order, finish } = queueOf(1)
   queue.add('r1', false)
   queue.add('r2', false)
@@ -49,7 +49,7 @@ t.test('with a single place, patient ones are still served', async t => {
   t.strictSame(order, ['r1', 'new', 'r2'])
 })
 
-t.test('what is taken out of the line is not served, and nothing stands in it twice', async t => {
+await t.test('what is taken out of the line is not served, and nothing stands in it twice', async t => {
   const { queue, order, finish } = queueOf(1)
   queue.add('a', true)
   queue.add('b', true)

@@ -20,9 +20,9 @@ interface Collector {
   /** Throws, or gives the unknown pods. */
   answer: (request: ReportRequest) => string[] | Promise<string[]>
   /** The next report that arrives. */
-  next(): Promise<ReportRequest>
-  stop(): Promise<void>
-  restart(): Promise<void>
+  next: () => Promise<ReportRequest>
+  stop: () => Promise<void>
+  restart: () => Promise<void>
   readonly ended: Promise<void>
 }
 
@@ -101,7 +101,7 @@ async function starting(
 const said = (report: ReportRequest) =>
   report.pods.map(({ podUid, state, detail }) => [podUid, state, detail])
 
-t.test('the first report is full; what changes together afterwards goes together', async t => {
+await t.test('the first report is full; what changes together afterwards goes together', async t => {
   const { client, next } = await collector(t)
   const first = await next()
   t.match(first, { full: true, instance: 'instance-1', startedAtMs: 1_700_000_000_000n, pods: [] })
@@ -118,7 +118,7 @@ t.test('the first report is full; what changes together afterwards goes together
   t.ok(Number(second.pods[0]!.observedAtMs) > 1_700_000_000_000)
 })
 
-t.test('until the agent knows its pods it never claims to name them all', async t => {
+await t.test('until the agent knows its pods it never claims to name them all', async t => {
   const it = await starting(t)
   it.client.set(CLIENT, PodState.ENROLLED)
   await it.client.flush()
@@ -130,7 +130,7 @@ t.test('until the agent knows its pods it never claims to name them all', async 
   t.match(await it.next(), { full: true, pods: [{ podUid: 'u1' }] })
 })
 
-t.test('saying the same again sends nothing', async t => {
+await t.test('saying the same again sends nothing', async t => {
   const { client, next, reports } = await collector(t)
   client.set(CLIENT, PodState.ENROLLED)
   await client.flush()
@@ -144,7 +144,7 @@ t.test('saying the same again sends nothing', async t => {
   t.strictSame(said(await next()), [['u1', PodState.DRIFTED, 'rules']])
 })
 
-t.test('a pod that is gone is reported as not enrolled, once', async t => {
+await t.test('a pod that is gone is reported as not enrolled, once', async t => {
   const { client, reports } = await collector(t)
   client.set(CLIENT, PodState.ENROLLED)
   await client.flush()
@@ -156,7 +156,7 @@ t.test('a pod that is gone is reported as not enrolled, once', async t => {
   t.equal(reports.at(-1)!.full, false)
 })
 
-t.test('after a failure everything is told again', async t => {
+await t.test('after a failure everything is told again', async t => {
   const it = await collector(t)
   await it.next()
   it.client.set(CLIENT, PodState.ENROLLED)
@@ -173,7 +173,7 @@ t.test('after a failure everything is told again', async t => {
   t.equal(report.pods.length, 2)
 })
 
-t.test('repeat tells everything again at once', async t => {
+await t.test('repeat tells everything again at once', async t => {
   const it = await collector(t)
   it.client.set(CLIENT, PodState.ENROLLED)
   await it.client.flush()
@@ -183,7 +183,7 @@ t.test('repeat tells everything again at once', async t => {
   t.match(await it.next(), { full: true, pods: [{ podUid: 'u1' }] })
 })
 
-t.test('a server that was started anew hears everything', async t => {
+await t.test('a server that was started anew hears everything', async t => {
   const it = await collector(t)
   await it.next()
   it.client.set(CLIENT, PodState.ENROLLED)
@@ -201,7 +201,7 @@ t.test('a server that was started anew hears everything', async t => {
   )
 })
 
-t.test('everything is told again after a while', async t => {
+await t.test('everything is told again after a while', async t => {
   const { client, next } = await collector(t, { fullEveryMs: 20 })
   client.set(CLIENT, PodState.ENROLLED)
   await client.flush()
@@ -211,7 +211,7 @@ t.test('everything is told again after a while', async t => {
   t.strictSame(said(later), [['u1', PodState.ENROLLED, '']])
 })
 
-t.test('flush waits for the acknowledgement, and says so when there is none', async t => {
+await t.test('flush waits for the acknowledgement, and says so when there is none', async t => {
   const it = await collector(t)
   await it.next()
   const gate = Promise.withResolvers<string[]>()
@@ -224,7 +224,7 @@ t.test('flush waits for the acknowledgement, and says so when there is none', as
   await it.client.flush(0)
 })
 
-t.test('a pod that the server does not know yet is told again before the minute is over', async t => {
+await t.test('a pod that the server does not know yet is told again before the minute is over', async t => {
   const it = await collector(t)
   await it.next()
   it.answer = () => ['u1']
@@ -237,7 +237,7 @@ t.test('a pod that the server does not know yet is told again before the minute 
   t.strictSame(said(again), [['u1', PodState.ENROLLED, '']])
 })
 
-t.test('a server without the service hears nothing more, and flush does not wait for it', async t => {
+await t.test('a server without the service hears nothing more, and flush does not wait for it', async t => {
   const it = await collector(t, {}, false)
   it.client.set(CLIENT, PodState.ENROLLED)
   await it.ended
@@ -247,7 +247,7 @@ t.test('a server without the service hears nothing more, and flush does not wait
   t.equal(it.lines.filter(line => /takes no reports/.test(line.msg)).length, 1)
 })
 
-t.test('refusals are logged, and tried again', async t => {
+await t.test('refusals are logged, and tried again', async t => {
   const it = await collector(t)
   await it.next()
   let refusals = 0

@@ -18,7 +18,7 @@ function fileLog(t: Test, options: Partial<AccessLogOptions> = {}) {
   return { log, lines }
 }
 
-t.test('a line has the names and the order of the field, and our reason behind them', async t => {
+await t.test('a line has the names and the order of the field, and our reason behind them', async t => {
   const { log, lines } = fileLog(t)
   log.closed(connectionRecord())
   const [line] = await lines()
@@ -58,13 +58,13 @@ t.test('a line has the names and the order of the field, and our reason behind t
   })
 })
 
-t.test('an inbound connection is seen from the pod that was called', async t => {
+await t.test('an inbound connection is seen from the pod that was called', async t => {
   const { log, lines } = fileLog(t)
   log.closed(connectionRecord({ direction: 'inbound' }))
   t.match(JSON.parse((await lines())[0]!), { direction: 'inbound', bytes_sent: 2000, bytes_recv: 100 })
 })
 
-t.test('a failure is an error with its text and its name; identities show for mTLS alone', async t => {
+await t.test('a failure is an error with its text and its name; identities show for mTLS alone', async t => {
   const { log, lines } = fileLog(t)
   const { hboneAddress: _, ...plain } = connectionRecord({
     reason: 'unreachable',
@@ -83,7 +83,7 @@ t.test('a failure is an error with its text and its name; identities show for mT
   t.notOk('src.identity' in fields || 'dst.identity' in fields || 'dst.hbone_addr' in fields)
 })
 
-t.test('openings are logged at debug alone, and the level can be changed', async t => {
+await t.test('openings are logged at debug alone, and the level can be changed', async t => {
   const { log, lines } = fileLog(t)
   log.opened(connectionRecord())
   log.level = 'debug'
@@ -95,7 +95,7 @@ t.test('openings are logged at debug alone, and the level can be changed', async
   t.match(JSON.parse(all[0]!), { level: 'debug', msg: 'connection opened' })
 })
 
-t.test('a reader that does not read costs lines, which are counted, and no time', async t => {
+await t.test('a reader that does not read costs lines, which are counted, and no time', async t => {
   const path = join(t.testdir(), 'pipe')
   execFileSync('mkfifo', [path])
   const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK)

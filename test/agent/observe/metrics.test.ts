@@ -17,7 +17,7 @@ const certificate = (
   ...more,
 })
 
-t.test('every connection is counted under exactly one reason', async t => {
+await t.test('every connection is counted under exactly one reason', async t => {
   const metrics = new AgentMetrics({ version: '1' })
   metrics.opened(connectionRecord())
   metrics.closed(connectionRecord())
@@ -32,7 +32,7 @@ t.test('every connection is counted under exactly one reason', async t => {
   t.match(text, 'istio_tcp_connections_closed_total{')
 })
 
-t.test('error codes that nobody could list are counted together', async t => {
+await t.test('error codes that nobody could list are counted together', async t => {
   const metrics = new AgentMetrics({ version: '1' })
   for (let at = 0; at < 200; at++) metrics.closed(connectionRecord({ error: 'no', errorCode: `CODE_${at}` }))
   metrics.closed(connectionRecord({ error: 'no', errorCode: 'not a "code"' }))
@@ -43,7 +43,7 @@ t.test('error codes that nobody could list are counted together', async t => {
   t.match(text, 'culvert_connection_errors_total{direction="outbound",code="none"} 1')
 })
 
-t.test('certificates show the first end of each account, the alarm and the states', async t => {
+await t.test('certificates show the first end of each account, the alarm and the states', async t => {
   const clock = new FakeClock()
   const nowMs = clock.now()
   const certificates = () => [
@@ -66,14 +66,14 @@ t.test('certificates show the first end of each account, the alarm and the state
   t.match(text, 'culvert_certificate_fetch_duration_seconds_count 1')
 })
 
-t.test('a thousand accounts and more stay a thousand series and one', async t => {
+await t.test('a thousand accounts and more stay a thousand series and one', async t => {
   const certificates = () =>
     Array.from({ length: 1500 }, (_, at) => certificate(`${at}`, `a${at}`, { notAfterMs: 1 }))
   const text = await new AgentMetrics({ version: '1', sources: { certificates } }).text()
   t.equal(text.match(/^culvert_certificate_expiry_seconds\{/gm)?.length, 1001)
 })
 
-t.test('states are asked for at each scrape; what is gone is gone from the answer', async t => {
+await t.test('states are asked for at each scrape; what is gone is gone from the answer', async t => {
   let pods: Record<string, number> = { enrolled: 3, pending: 1 }
   const metrics = new AgentMetrics({
     version: '1.2.3',
@@ -94,23 +94,25 @@ t.test('states are asked for at each scrape; what is gone is gone from the answe
   t.notMatch(second, 'state="pending"')
 })
 
-t.test('events of the rest of the agent are counted', async t => {
+await t.test('events of the rest of the agent are counted', async t => {
   const metrics = new AgentMetrics({ version: '1' })
-  metrics.redirectDrift('rules')
+  metrics.redirectDrift('IPv4 nat: CULVERT_OUTPUT is missing')
+  for (let at = 0; at < 100; at++) metrics.redirectDrift(`what nobody listed ${at}`)
   metrics.redirectRepaired('repaired')
   metrics.uncaptured('pre-enrolment', 3)
   metrics.uncaptured('pre-enrolment', 0)
   metrics.discoveryTerminated('unavailable')
   metrics.accessLogDropped(2)
   const text = await metrics.text()
-  t.match(text, 'culvert_redirect_drift_total{what="rules"} 1')
+  t.match(text, 'culvert_redirect_drift_total{what="IPv4 nat"} 1')
+  t.match(text, 'culvert_redirect_drift_total{what="other"} 69')
   t.match(text, 'culvert_redirect_repairs_total{outcome="repaired"} 1')
   t.match(text, 'culvert_uncaptured_packets_total{reason="pre-enrolment"} 3')
   t.match(text, 'culvert_discovery_terminations_total{reason="unavailable"} 1')
   t.match(text, 'culvert_access_log_dropped_lines_total 2')
 })
 
-t.test("threads' totals add up, their levels are summed, and a dead thread's levels go", async t => {
+await t.test("threads' totals add up, their levels are summed, and a dead thread's levels go", async t => {
   const metrics = new AgentMetrics({ version: '1' })
   metrics.threadCounters(1, { streams_total: 5, sessions: 2, 'not a name': 1, broken: Number.NaN })
   metrics.threadCounters(1, { streams_total: 5, sessions: 3 })
@@ -126,7 +128,7 @@ t.test("threads' totals add up, their levels are summed, and a dead thread's lev
   t.ok((await metrics.text()).match(/^culvert_dataplane_/gm)!.length <= 256)
 })
 
-t.test('the process says what it uses, and every line is in the text format', async t => {
+await t.test('the process says what it uses, and every line is in the text format', async t => {
   const text = await new AgentMetrics({ version: '1' }).text()
   for (const name of [
     'process_cpu_seconds_total',

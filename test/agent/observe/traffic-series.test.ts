@@ -1,4 +1,4 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { TrafficSeries } from '../../../agent/observe/traffic-series.ts'
 import { FakeClock } from '../../helpers/fake-clock.ts'
@@ -24,7 +24,7 @@ const sum = (text: string, name: string) =>
     .filter(sample => sample.name === `istio_tcp_${name}_total`)
     .reduce((total, { value }) => total + value, 0)
 
-t.test('a connection shows under the names and labels of the field', async t => {
+await t.test('a connection shows under the names and labels of the field', async t => {
   const series = new TrafficSeries()
   series.opened(connectionRecord(), 0)
   series.closed(connectionRecord(), 0)
@@ -56,7 +56,7 @@ t.test('a connection shows under the names and labels of the field', async t => 
   t.equal(sum(series.text(), 'connections_failed'), 0)
 })
 
-t.test('plaintext shows no principal, and a failure shows its flag', async t => {
+await t.test('plaintext shows no principal, and a failure shows its flag', async t => {
   const series = new TrafficSeries()
   for (const [reason, flag] of [
     ['policy', 'DENY'],
@@ -74,7 +74,7 @@ t.test('plaintext shows no principal, and a failure shows its flag', async t => 
   t.equal(sum(series.text(), 'connections_opened'), 6, 'a refused connection was one as well')
 })
 
-t.test('hostile names stay one label and one line', async t => {
+await t.test('hostile names stay one label and one line', async () => {
   await fc.assert(
     fc.asyncProperty(fc.string({ unit: 'binary', maxLength: 400 }), async workload => {
       const series = new TrafficSeries()
@@ -86,14 +86,17 @@ t.test('hostile names stay one label and one line', async t => {
   )
 })
 
-t.test('names that differ only in what cannot be shown are one series, not one series twice', async t => {
-  const series = new TrafficSeries()
-  for (const workload of ['a\r', 'a\u0000', 'a\ud800'])
-    series.closed(connectionRecord({ source: { ip: '10.0.0.1', port: 1, workload } }), 0)
-  t.equal(parse(series.text()).length, 5)
-})
+await t.test(
+  'names that differ only in what cannot be shown are one series, not one series twice',
+  async t => {
+    const series = new TrafficSeries()
+    for (const workload of ['a\r', 'a\u0000', 'a\ud800'])
+      series.closed(connectionRecord({ source: { ip: '10.0.0.1', port: 1, workload } }), 0)
+    t.equal(parse(series.text()).length, 5)
+  },
+)
 
-t.test('beyond the cap newcomers are counted together, and nothing is lost', async t => {
+await t.test('beyond the cap newcomers are counted together, and nothing is lost', async t => {
   const series = new TrafficSeries({ mostSeries: 10 })
   for (let at = 0; at < 1000; at++)
     series.closed(connectionRecord({ id: at, source: { ip: '10.0.0.1', port: 1, workload: `w${at}` } }), 0)
@@ -107,7 +110,7 @@ t.test('beyond the cap newcomers are counted together, and nothing is lost', asy
   })
 })
 
-t.test('a series that is idle for ten minutes goes, unless a connection of it is open', async t => {
+await t.test('a series that is idle for ten minutes goes, unless a connection of it is open', async t => {
   const clock = new FakeClock()
   const series = new TrafficSeries({ mostSeries: 3, clock })
   const of = (id: number) => connectionRecord({ id, source: { ip: '10.0.0.1', port: 1, workload: `w${id}` } })
@@ -128,16 +131,19 @@ t.test('a series that is idle for ten minutes goes, unless a connection of it is
   t.equal(series.size, 0)
 })
 
-t.test('connections of several threads are told apart, and those of a dead thread are over', async t => {
-  const series = new TrafficSeries()
-  series.opened(connectionRecord({ id: 7 }), 1)
-  series.opened(connectionRecord({ id: 7 }), 1)
-  series.opened(connectionRecord({ id: 7 }), 2)
-  t.equal(series.open, 2)
-  series.threadGone(1)
-  t.equal(series.open, 1)
-  series.closed(connectionRecord({ id: 7 }), 2)
-  t.equal(series.open, 0)
-  t.equal(sum(series.text(), 'connections_opened'), 2)
-  t.equal(sum(series.text(), 'connections_closed'), 2)
-})
+await t.test(
+  'connections of several threads are told apart, and those of a dead thread are over',
+  async t => {
+    const series = new TrafficSeries()
+    series.opened(connectionRecord({ id: 7 }), 1)
+    series.opened(connectionRecord({ id: 7 }), 1)
+    series.opened(connectionRecord({ id: 7 }), 2)
+    t.equal(series.open, 2)
+    series.threadGone(1)
+    t.equal(series.open, 1)
+    series.closed(connectionRecord({ id: 7 }), 2)
+    t.equal(series.open, 0)
+    t.equal(sum(series.text(), 'connections_opened'), 2)
+    t.equal(sum(series.text(), 'connections_closed'), 2)
+  },
+)

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import {
   bitString,
@@ -15,7 +15,7 @@ import {
   utf8String,
 } from '../../../lib/pki/der.ts'
 
-t.test('the encodings of X.690 and of well-known identifiers come out byte by byte', async t => {
+await t.test('the encodings of X.690 and of well-known identifiers come out byte by byte', async t => {
   t.equal(integer(0).toString('hex'), '020100')
   t.equal(integer(127).toString('hex'), '02017f')
   t.equal(integer(128).toString('hex'), '02020080')
@@ -31,7 +31,7 @@ t.test('the encodings of X.690 and of well-known identifiers come out byte by by
   t.equal(setOf(integer(2), integer(1)).toString('hex'), '3106020101020102', 'a set is in order')
 })
 
-t.test('a length is written in its shortest form', async t => {
+await t.test('a length is written in its shortest form', async t => {
   for (const [length, head] of [
     [127, '047f'],
     [128, '048180'],
@@ -47,14 +47,14 @@ t.test('a length is written in its shortest form', async t => {
     )
 })
 
-t.test('what is not an object identifier or not a number is refused by name', async t => {
+await t.test('what is not an object identifier or not a number is refused by name', async t => {
   for (const text of ['', '1', '3.1', '1.40', '1.2.', 'x.y', '1.02', '1..2'])
     t.throws(() => oid(text), { code: 'PKI' }, text)
   t.throws(() => integer(-1), { code: 'PKI' })
   t.throws(() => integer(1.5), { code: 'PKI' })
 })
 
-t.test('openssl reads back every tree that can be built', async t => {
+await t.test('openssl reads back every tree that can be built', async () => {
   const leaf = fc.oneof(
     fc.nat().map(value => integer(value)),
     fc.maxSafeNat().map(value => integer(value)),
@@ -84,7 +84,7 @@ t.test('openssl reads back every tree that can be built', async t => {
   )
 })
 
-t.test('PEM has lines of 64 characters and gives the bytes back', async t => {
+await t.test('PEM has lines of 64 characters and gives the bytes back', async t => {
   const bytes = Buffer.from(Array.from({ length: 100 }, (_, at) => at))
   const text = pem('THING', bytes)
   t.match(text, /^-----BEGIN THING-----\n[A-Za-z0-9+/]{64}\n/)
