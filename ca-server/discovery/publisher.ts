@@ -1,0 +1,259 @@
+/**
+ * Keeps the published resources true to the world: hears of changes, works out which resources they touch, and
+ * encodes those anew, all changes of some milliseconds together. What an object that cannot be told makes
+ * impossible is logged, and its last good resource stays.
+ */
+import { create, toBinary } from '@bufbuild/protobuf'
+import { errorText } from '../../lib/errors.ts'
+import type { KubeEndpointSlice, KubeNode, KubeObject } from '../../lib/kube/objects.ts'
+import type { Logger } from '../../lib/log.ts'
+import { NamespaceSchema, NodeSchema, TrustBundleSchema } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
+import type { Observed } from '../reports/observed.ts'
+import { wishes } from '../world/enrolment.ts'
+import { MultiMap } from '../world/multi-map.ts'
+import { objectKey, type World, type WorldChange } from '../world/world.ts'
+import { serviceName } from './endpoints.ts'
+import { namespaceMessage, nodeIps, nodeMessage } from './mesh-messages.ts'
+import { ResourceSet, type ResourceContent } from './resource-set.ts'
+import { serviceResource } from './services.ts'
+import { externalWorkloads, podResourceName, podWorkload, type MeshSettings } from './workloads.ts'
+
+export const TYPE_URL = {
+  address: 'type.googleapis.com/istio.workload.Address',
+  authorization: 'type.googleapis.com/istio.security.Authorization',
+  namespace: 'type.googleapis.com/culvert.v1.Namespace',
+  node: 'type.googleapis.com/culvert.v1.Node',
+  trustBundle: 'type.googleapis.com/culvert.v1.TrustBundle',
+} as const
+
+export interface PublisherOptions {
+  readonly world: World
+  readonly observed: Observed
+  readonly settings: MeshSettings
+  /** PEM, one certificate each; asked for whenever `rootsChanged` is called. */
+  readonly roots: () => readonly string[]
+  readonly log: Logger
+}
+
+/** Changes within this time of the last publication wait for its end; the first one after a quiet time does not. */
+const COALESCE_MS = 10
+
+export class Publisher {
+  readonly #options: PublisherOptions
+  readonly #addresses = new ResourceSet(TYPE_URL.address)
+  readonly #authorizations = new ResourceSet(TYPE_URL.authorization)
+  readonly #namespaces = new ResourceSet(TYPE_URL.namespace)
+  readonly #nodes = new ResourceSet(TYPE_URL.node)
+  readonly #trustBundles = new ResourceSet(TYPE_URL.trustBundle)
+  readonly #listeners = new Set<() => void>()
+  readonly #ipsOfNode = new Map<string, readonly string[]>()
+  readonly #nodesWithIp = new MultiMap<string, string>()
+  /** By slice: names of the resources made for its endpoints that are no pods. */
+  readonly #external = new Map<string, readonly string[]>()
+  readonly #problems = new Map<string, string>()
+  readonly #dirty = {
+    pods: new Set<string>(),
+    services: new Set<string>(),
+    slices: new Set<string>(),
+    namespaces: new Set<string>(),
+    nodes: new Set<string>(),
+  }
+  #timer: NodeJS.Timeout | NodeJS.Immediate | undefined
+  #publishedAtMs = -Infinity
+  #isReady = false
+
+  constructor(options: PublisherOptions) {
+    this.#options = options
+    options.world.onChange(changes => this.#worldChanged(changes))
+    options.observed.onChange(podKeys => {
+      for (const key of podKeys) this.#dirty.pods.add(key)
+      this.#schedule()
+    })
+    this.rootsChanged()
+  }
+
+  /** The types served, in the order in which a client should hear of them: who to trust before whom to reach. */
+  get sets(): readonly ResourceSet[] {
+    return [this.#trustBundles, this.#nodes, this.#namespaces, this.#authorizations, this.#addresses]
+  }
+
+  /** Reports whether the whole world has been published once. Before, an absent resource means nothing. */
+  get isReady(): boolean {
+    return this.#isReady
+  }
+
+  /** Calls the listener after each publication. Gives a function that ends that. */
+  onPublish(listener: () => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  /** Publishes the roots of trust anew. */
+  rootsChanged(): void {
+    const { trustDomain } = this.#options.settings
+    const bundle = create(TrustBundleSchema, { trustDomain, roots: [...this.#options.roots()] })
+    const bytes = toBinary(TrustBundleSchema, bundle)
+    if (this.#trustBundles.put(trustDomain, { bytes })) this.#tell()
+  }
+
+  /** Publishes what is pending without waiting, and stops the timer. */
+  flush(): void {
+    this.#cancel()
+    if (!this.#options.world.isSynced) return
+    this.#publishedAtMs = performance.now()
+    const { world } = this.#options
+    const before = this.sets.map(({ revision }) => revision)
+    const { nodes, namespaces, services, slices, pods } = this.#dirty
+    drain(nodes, name => this.#publishNode(name, world.node(name)))
+    drain(namespaces, name => this.#publishNamespace(name))
+    drain(services, key => this.#publishService(key))
+    drain(slices, key => this.#publishSlice(key))
+    drain(pods, key => this.#publishPod(key))
+    const isFirst = !this.#isReady
+    this.#isReady = true
+    if (isFirst || this.sets.some(({ revision }, at) => revision !== before[at])) this.#tell()
+  }
+
+  close(): void {
+    this.#cancel()
+    this.#listeners.clear()
+  }
+
+  #cancel(): void {
+    clearTimeout(this.#timer as NodeJS.Timeout)
+    clearImmediate(this.#timer as NodeJS.Immediate)
+    this.#timer = undefined
+  }
+
+  #schedule(): void {
+    if (this.#timer) return
+    const waitMs = this.#publishedAtMs + COALESCE_MS - performance.now()
+    const flush = (): void => this.flush()
+    this.#timer = waitMs > 0 ? setTimeout(flush, waitMs) : setImmediate(flush)
+  }
+
+  #tell(): void {
+    for (const listener of this.#listeners) listener()
+  }
+
+  #worldChanged(changes: readonly WorldChange[]): void {
+    for (const change of changes) this.#mark(change)
+    this.#schedule()
+  }
+
+  /** Marks the resources that a change of an object can touch. */
+  #mark({ kind, key, before, after }: WorldChange): void {
+    const { world } = this.#options
+    if (kind === 'Pod') this.#dirty.pods.add(key)
+    if (kind === 'Namespace') {
+      this.#dirty.namespaces.add(key)
+      for (const pod of world.podsInNamespace(key)) this.#dirty.pods.add(objectKey(pod.metadata))
+    }
+    if (kind === 'Node') {
+      this.#dirty.nodes.add(key)
+      for (const pod of world.podsOnNode(key)) this.#dirty.pods.add(objectKey(pod.metadata))
+    }
+    if (kind === 'Service') {
+      this.#dirty.services.add(key)
+      for (const slice of world.slicesOfService(key)) this.#markSlice(slice)
+    }
+    if (kind === 'EndpointSlice') {
+      this.#dirty.slices.add(key)
+      for (const slice of [before, after]) if (slice) this.#markSlice(slice as KubeEndpointSlice)
+    }
+  }
+
+  #markSlice(slice: KubeEndpointSlice): void {
+    this.#dirty.slices.add(objectKey(slice.metadata))
+    for (const { targetRef } of slice.endpoints)
+      if (targetRef?.kind === 'Pod')
+        this.#dirty.pods.add(`${targetRef.namespace ?? slice.metadata.namespace ?? ''}/${targetRef.name}`)
+  }
+
+  #publishPod(key: string): void {
+    const { world, observed, settings } = this.#options
+    const pod = world.pod(key)
+    this.#tellProblems('Pod', key, pod)
+    this.#publish(this.#addresses, podResourceName(key, settings), () =>
+      pod ? podWorkload(world, pod, observed.of(pod), settings) : undefined,
+    )
+  }
+
+  #publishService(key: string): void {
+    const { world, settings } = this.#options
+    const [namespace, name] = key.split('/') as [string, string]
+    const service = world.service(key)
+    this.#publish(this.#addresses, serviceName({ namespace, name }, settings.clusterDomain), () =>
+      service ? serviceResource(service, settings.clusterDomain) : undefined,
+    )
+  }
+
+  #publishSlice(key: string): void {
+    const { world, settings } = this.#options
+    const slice = world.slice(key)
+    let wanted = new Map<string, ResourceContent>()
+    try {
+      if (slice) wanted = externalWorkloads(world, slice, ip => this.#nodesWithIp.get(ip).size > 0, settings)
+    } catch (err) {
+      this.#unpublishable(key, err)
+      return
+    }
+    for (const name of this.#external.get(key) ?? []) if (!wanted.has(name)) this.#addresses.remove(name)
+    for (const [name, content] of wanted) this.#addresses.put(name, content)
+    if (wanted.size > 0) this.#external.set(key, [...wanted.keys()])
+    else this.#external.delete(key)
+  }
+
+  #publishNamespace(name: string): void {
+    const namespace = this.#options.world.namespace(name)
+    this.#tellProblems('Namespace', name, namespace)
+    this.#publish(this.#namespaces, name, () =>
+      namespace ? { bytes: toBinary(NamespaceSchema, namespaceMessage(namespace)) } : undefined,
+    )
+  }
+
+  #publishNode(name: string, node: KubeNode | undefined): void {
+    this.#publish(this.#nodes, name, () => {
+      const ips = node ? nodeIps(node) : []
+      for (const ip of this.#ipsOfNode.get(name) ?? []) this.#nodesWithIp.delete(ip, name)
+      for (const ip of ips) this.#nodesWithIp.add(ip, name)
+      if (node) this.#ipsOfNode.set(name, ips)
+      else this.#ipsOfNode.delete(name)
+      return node ? { bytes: toBinary(NodeSchema, nodeMessage(node)) } : undefined
+    })
+    // Endpoints that are no pods may stand on a node: those are few.
+    for (const key of this.#external.keys()) this.#dirty.slices.add(key)
+  }
+
+  #publish(set: ResourceSet, name: string, make: () => ResourceContent | undefined): void {
+    try {
+      const content = make()
+      if (content) set.put(name, content)
+      else set.remove(name)
+    } catch (err) {
+      this.#unpublishable(name, err)
+    }
+  }
+
+  #unpublishable(name: string, err: unknown): void {
+    this.#options.log.error({ resource: name, err: errorText(err) }, 'object cannot be told to agents')
+  }
+
+  /** Logs the annotations of an object that are not understood, once for each set of them. */
+  #tellProblems(kind: string, key: string, object: KubeObject | undefined): void {
+    const problems = object ? wishes(object.metadata).problems : []
+    const text = problems.join('; ')
+    const place = `${kind} ${key}`
+    if ((this.#problems.get(place) ?? '') === text) return
+    if (text === '') this.#problems.delete(place)
+    else this.#problems.set(place, text)
+    if (text !== '') this.#options.log.warn({ object: place, problems }, 'annotations not understood')
+  }
+}
+
+function drain(dirty: Set<string>, publish: (key: string) => void): void {
+  for (const key of dirty) {
+    dirty.delete(key)
+    publish(key)
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * All resources of one type, each encoded once, with the history that delta streams need: which names changed
+ * after a given revision. Versions are hashes of the contents, so that a client which comes back after a restart
+ * of the server, or to another replica, is sent only what differs.
+ */
+import { createHash } from 'node:crypto'
+import { create } from '@bufbuild/protobuf'
+import { AnySchema, type Any } from '@bufbuild/protobuf/wkt'
+import { MultiMap } from '../world/multi-map.ts'
+
+export interface Resource {
+  readonly name: string
+  readonly version: string
+  /** Rises with each change of any resource of the type. */
+  readonly revision: number
+  /** Other names that it can be asked for by: `<network>/<ip>`. */
+  readonly aliases: readonly string[]
+  /** Names of resources that one who asks for them wants this one with: a workload's services. */
+  readonly groups: readonly string[]
+  readonly any: Any
+}
+
+export interface ResourceContent {
+  readonly bytes: Uint8Array
+  readonly aliases?: readonly string[]
+  readonly groups?: readonly string[]
+}
+
+/** One who follows the set. While it lags, removals that it has not heard of are remembered. */
+export interface Follower {
+  /** Everything up to here has been taken. */
+  readonly revision: number
+  /** Too many removals were remembered for it: it must start over. */
+  expire(): void
+}
+
+/** What happened to one name. `resource` is undefined when it went. */
+export interface Step {
+  readonly revision: number
+  readonly name: string
+  readonly resource: Resource | undefined
+}
+
+const MAX_REMEMBERED_REMOVALS = 100_000
+const COMPACT_ABOVE = 1024
+
+export class ResourceSet {
+  readonly typeUrl: string
+  readonly #live = new Map<string, Resource>()
+  readonly #byKey = new MultiMap<string, Resource>()
+  readonly #removed = new Map<string, number>()
+  readonly #followers = new Set<Follower>()
+  /** In the order of revisions; a name's earlier entries are stale. */
+  #history: { readonly revision: number; readonly name: string }[] = []
+  #revision = 0
+
+  constructor(typeUrl: string) {
+    this.typeUrl = typeUrl
+  }
+
+  get revision(): number {
+    return this.#revision
+  }
+
+  get size(): number {
+    return this.#live.size
+  }
+
+  get(name: string): Resource | undefined {
+    return this.#live.get(name)
+  }
+
+  names(): Iterable<string> {
+    return this.#live.keys()
+  }
+
+  /** Puts a resource in; reports whether that changed anything. */
+  put(name: string, content: ResourceContent): boolean {
+    const { bytes, aliases = [], groups = [] } = content
+    const before = this.#live.get(name)
+    const version = createHash('sha256').update(bytes).digest('hex').slice(0, 16)
+    if (before?.version === version) return false
+    if (before) this.#unindex(before)
+    const any = create(AnySchema, { typeUrl: this.typeUrl, value: bytes })
+    const resource: Resource = { name, version, revision: ++this.#revision, aliases, groups, any }
+    this.#live.set(name, resource)
+    this.#removed.delete(name)
+    for (const key of [...aliases, ...groups]) this.#byKey.add(key, resource)
+    this.#remember(name)
+    return true
+  }
+
+  /** Takes a resource out; reports whether it was there. */
+  remove(name: string): boolean {
+    const before = this.#live.get(name)
+    if (!before) return false
+    this.#unindex(before)
+    this.#live.delete(name)
+    this.#removed.set(name, ++this.#revision)
+    this.#remember(name)
+    return true
+  }
+
+  /** What one who asks for `name` gets: the resource of that name or alias, and everything grouped with it. */
+  lookup(name: string): ReadonlySet<Resource> {
+    const found = new Set<Resource>()
+    const direct = this.#live.get(name)
+    for (const resource of direct ? [direct] : this.#byKey.get(name)) {
+      found.add(resource)
+      for (const member of this.#byKey.get(resource.name)) found.add(member)
+    }
+    return found
+  }
+
+  /** What happened after `revision`, oldest first, each name once, as long as nothing changes meanwhile. */
+  *since(revision: number): Generator<Step> {
+    for (let at = this.#positionAfter(revision); at < this.#history.length; at++) {
+      const entry = this.#history[at]!
+      const resource = this.#live.get(entry.name)
+      const isCurrent = (resource?.revision ?? this.#removed.get(entry.name)) === entry.revision
+      if (isCurrent) yield { ...entry, resource }
+    }
+  }
+
+  follow(follower: Follower): void {
+    this.#followers.add(follower)
+  }
+
+  unfollow(follower: Follower): void {
+    this.#followers.delete(follower)
+  }
+
+  #unindex(resource: Resource): void {
+    for (const key of [...resource.aliases, ...resource.groups]) this.#byKey.delete(key, resource)
+  }
+
+  #remember(name: string): void {
+    this.#history.push({ revision: this.#revision, name })
+    if (this.#history.length > COMPACT_ABOVE + 2 * (this.#live.size + this.#removed.size)) this.#compact()
+  }
+
+  /** Drops stale entries, and removals that everybody has heard of. */
+  #compact(): void {
+    this.#forgetRemovals()
+    if (this.#removed.size > MAX_REMEMBERED_REMOVALS) {
+      const limit = this.#revision - MAX_REMEMBERED_REMOVALS
+      for (const follower of this.#followers)
+        if (follower.revision < limit) {
+          this.#followers.delete(follower)
+          follower.expire()
+        }
+      this.#forgetRemovals()
+    }
+    this.#history = [...this.since(0)].map(({ revision, name }) => ({ revision, name }))
+  }
+
+  #forgetRemovals(): void {
+    let heardByAll = this.#revision
+    for (const follower of this.#followers) heardByAll = Math.min(heardByAll, follower.revision)
+    for (const [name, revision] of this.#removed) if (revision <= heardByAll) this.#removed.delete(name)
+  }
+
+  /** Index of the first history entry after `revision`. */
+  #positionAfter(revision: number): number {
+    let low = 0
+    let high = this.#history.length
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if (this.#history[middle]!.revision > revision) high = middle
+      else low = middle + 1
+    }
+    return low
+  }
+}

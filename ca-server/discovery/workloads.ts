@@ -1,0 +1,164 @@
+/**
+ * Workloads as the data plane knows them, from pods, and from endpoints that are no pods (an API server, a
+ * database outside the cluster) so that their services stay reachable through the mesh.
+ *
+ * A pod is told to take tunnels only when it is meant to be in the mesh *and* its agent has seen its listeners
+ * stand; it is told not to as soon as it is no longer meant to be. So nobody ever tunnels into a void.
+ */
+import { create, toBinary } from '@bufbuild/protobuf'
+import { anyPack } from '@bufbuild/protobuf/wkt'
+import { bytesFromIp, canonicalIp } from '../../lib/address.ts'
+import type { Enrolment } from '../../lib/enrolment.ts'
+import type { KubeEndpointSlice, KubePod } from '../../lib/kube/objects.ts'
+import { WorkloadInfoSchema } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
+import {
+  AddressSchema,
+  ExtensionSchema,
+  LocalitySchema,
+  NetworkMode,
+  TunnelProtocol,
+  WorkloadSchema,
+  WorkloadStatus,
+  WorkloadType,
+  type Locality,
+  type Workload,
+} from '../../lib/proto/gen/istio/workload_pb.js'
+import type { Observation } from '../reports/store.ts'
+import { enrolmentOf, isFinished } from '../world/enrolment.ts'
+import { objectKey, type World } from '../world/world.ts'
+import { appNameOf } from './app-labels.ts'
+import { endpointsOf, portsOfSlice, serviceOf } from './endpoints.ts'
+import { workloadInfo } from './mesh-messages.ts'
+import type { ResourceContent } from './resource-set.ts'
+
+export interface MeshSettings {
+  /** Named in every workload; the first part of its uid. */
+  readonly clusterId: string
+  readonly clusterDomain: string
+  readonly trustDomain: string
+  /** Being meant to be in the mesh is enough to be tunnelled to: for agents that cannot report. */
+  readonly tunnelWithoutReport: boolean
+}
+
+/** On a Node: its agent is somebody else's and does not report. */
+export const AGENT_ANNOTATION = 'culvert.dev/agent'
+/** Name of the extension that only Culvert's agents read. */
+export const WORKLOAD_EXTENSION = 'culvert.dev/workload'
+
+/** Name of a pod's resource; `key` is `namespace/name`. */
+export function podResourceName(key: string, settings: MeshSettings): string {
+  return `${settings.clusterId}//Pod/${key}`
+}
+
+/** A pod's workload; undefined while it has no address, and when it has ended. */
+export function podWorkload(
+  world: World,
+  pod: KubePod,
+  observation: Observation | undefined,
+  settings: MeshSettings,
+): ResourceContent | undefined {
+  if (pod.status.podIPs.length === 0 || isFinished(pod)) return undefined
+  const { metadata, spec, status } = pod
+  const { namespace = '', name } = metadata
+  const ips = status.podIPs.map(ip => canonicalIp(ip))
+  const enrolment = enrolmentOf(world, pod)
+  const { services, isReady } = endpointsOf(world, pod, settings.clusterDomain)
+  const isHealthy = (isReady ?? status.ready) && metadata.deletionTimestamp === undefined
+  const info = workloadInfo(pod, enrolment, observation?.state)
+  const workload = create(WorkloadSchema, {
+    uid: podResourceName(objectKey(metadata), settings),
+    name,
+    namespace,
+    addresses: ips.map(ip => bytesFromIp(ip)),
+    tunnelProtocol: takesTunnels(world, pod, enrolment, observation, settings)
+      ? TunnelProtocol.HBONE
+      : TunnelProtocol.NONE,
+    trustDomain: settings.trustDomain,
+    serviceAccount: spec.serviceAccountName,
+    node: spec.nodeName ?? '',
+    ...appNameOf(pod),
+    services,
+    status: isHealthy ? WorkloadStatus.HEALTHY : WorkloadStatus.UNHEALTHY,
+    clusterId: settings.clusterId,
+    networkMode: spec.hostNetwork ? NetworkMode.HOST_NETWORK : NetworkMode.STANDARD,
+    extensions: [
+      create(ExtensionSchema, { name: WORKLOAD_EXTENSION, config: anyPack(WorkloadInfoSchema, info) }),
+    ],
+    ...localityOf(world, spec.nodeName),
+  })
+  return contentOf(workload, spec.hostNetwork ? [] : ips)
+}
+
+function takesTunnels(
+  world: World,
+  pod: KubePod,
+  enrolment: Enrolment,
+  observation: Observation | undefined,
+  settings: MeshSettings,
+): boolean {
+  if (!enrolment.mesh) return false
+  if (settings.tunnelWithoutReport || isForeign(world, pod.spec.nodeName)) return true
+  return observation?.state === 'enrolled' || observation?.state === 'drifted'
+}
+
+function isForeign(world: World, node: string | undefined): boolean {
+  return world.node(node ?? '')?.metadata.annotations?.[AGENT_ANNOTATION] === 'foreign'
+}
+
+/** Workloads for the endpoints of a slice that are no pods, by the name of their resource. */
+export function externalWorkloads(
+  world: World,
+  slice: KubeEndpointSlice,
+  isNodeIp: (ip: string) => boolean,
+  settings: MeshSettings,
+): Map<string, ResourceContent> {
+  const found = new Map<string, ResourceContent>()
+  const service = serviceOf(world, slice)
+  if (!service || slice.addressType === 'FQDN') return found
+  const services = portsOfSlice(service, slice, settings.clusterDomain)
+  const { name, namespace = '' } = slice.metadata
+  for (const endpoint of slice.endpoints) {
+    if (endpoint.targetRef?.kind === 'Pod') continue
+    for (const address of endpoint.addresses) {
+      const ip = canonicalIp(address)
+      const uid = `${settings.clusterId}/discovery.k8s.io/EndpointSlice/${namespace}/${name}/${ip}`
+      const workload = create(WorkloadSchema, {
+        uid,
+        name,
+        namespace,
+        addresses: [bytesFromIp(ip)],
+        trustDomain: settings.trustDomain,
+        node: endpoint.nodeName ?? '',
+        workloadName: name,
+        workloadType: WorkloadType.POD,
+        canonicalName: service.metadata.name,
+        canonicalRevision: 'latest',
+        services,
+        status: endpoint.ready ? WorkloadStatus.HEALTHY : WorkloadStatus.UNHEALTHY,
+        clusterId: settings.clusterId,
+        networkMode: isNodeIp(ip) ? NetworkMode.HOST_NETWORK : NetworkMode.STANDARD,
+      })
+      found.set(uid, contentOf(workload, isNodeIp(ip) ? [] : [ip]))
+    }
+  }
+  return found
+}
+
+function contentOf(workload: Workload, ips: readonly string[]): ResourceContent {
+  return {
+    bytes: toBinary(AddressSchema, create(AddressSchema, { type: { case: 'workload', value: workload } })),
+    // The network is the empty one: `<network>/<ip>`.
+    aliases: ips.map(ip => `/${ip}`),
+    groups: Object.keys(workload.services),
+  }
+}
+
+/** Where a node says that it stands, by the well-known labels. */
+function localityOf(world: World, nodeName: string | undefined): { locality?: Locality } {
+  const labels = world.node(nodeName ?? '')?.metadata.labels
+  const region = labels?.['topology.kubernetes.io/region'] ?? ''
+  const zone = labels?.['topology.kubernetes.io/zone'] ?? ''
+  const subzone = labels?.['topology.istio.io/subzone'] ?? ''
+  if (!region && !zone && !subzone) return {}
+  return { locality: create(LocalitySchema, { region, zone, subzone }) }
+}
