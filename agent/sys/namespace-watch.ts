@@ -1,0 +1,133 @@
+/**
+ * Hears of changes to the packet rules and the policy routing of many namespaces: the kernel announces both on
+ * netlink inside the namespace. All the sockets hang on one epoll descriptor, so that asking "anything new?"
+ * is one system call, however many namespaces are watched. Changes made with the legacy iptables are not
+ * announced by the kernel.
+ */
+import { closeFd } from './fd.ts'
+import { check, libc } from './libc.ts'
+import {
+  decodeAttributes,
+  drainNetlink,
+  NETLINK_NETFILTER,
+  NETLINK_ROUTE,
+  openNetlink,
+  type NetlinkMessage,
+} from './netlink.ts'
+import { inNetns } from './netns.ts'
+
+// linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
+const NFNLGRP_NFTABLES = 7
+const NFT_MSG_NEWGEN = (10 << 8) | 15
+const NFTA_GEN_PROC_PID = 2
+const NFTA_GEN_PROC_NAME = 3
+const NFGENMSG_BYTES = 4
+// linux/rtnetlink.h
+const RTNLGRP_IPV4_ROUTE = 7
+const RTNLGRP_IPV4_RULE = 8
+const RTNLGRP_IPV6_ROUTE = 11
+const RTNLGRP_IPV6_RULE = 19
+
+const EPOLL_CLOEXEC = 0o2000000
+const EPOLL_CTL_ADD = 1
+const EPOLLIN = 1
+/** `struct epoll_event` is packed on x64 alone. */
+const EVENT = process.arch === 'x64' ? { bytes: 12, dataAt: 4 } : { bytes: 16, dataAt: 8 }
+const EVENTS_PER_POLL = 64
+
+const group = (number: number) => 1 << (number - 1)
+
+export interface NamespaceChange {
+  readonly key: string
+  /** The programs that the kernel named as the authors, `iptables (pid 42)`. Routing changes name none. */
+  readonly by: readonly string[]
+}
+
+export class NamespaceWatch {
+  readonly #epoll: number
+  readonly #sockets = new Map<string, number[]>()
+  readonly #keys = new Map<number, string>()
+  readonly #events = new Uint8Array(EVENT.bytes * EVENTS_PER_POLL)
+  readonly #buffer = new Uint8Array(64 * 1024)
+  #isClosed = false
+
+  /** Throws `SYSCALL`. */
+  constructor() {
+    this.#epoll = check(libc.epollCreate(EPOLL_CLOEXEC), 'epoll_create1')
+  }
+
+  /** Starts to watch a namespace under a key of the caller's; a key that is watched already is replaced. Throws `SYSCALL`. */
+  add(key: string, netnsFd: number): void {
+    this.remove(key)
+    const routing =
+      group(RTNLGRP_IPV4_ROUTE) |
+      group(RTNLGRP_IPV4_RULE) |
+      group(RTNLGRP_IPV6_ROUTE) |
+      group(RTNLGRP_IPV6_RULE)
+    const sockets: number[] = []
+    this.#sockets.set(key, sockets)
+    try {
+      inNetns(netnsFd, () => {
+        sockets.push(openNetlink(NETLINK_NETFILTER, group(NFNLGRP_NFTABLES), true))
+        sockets.push(openNetlink(NETLINK_ROUTE, routing, true))
+      })
+      for (const socket of sockets) {
+        const event = new Uint8Array(EVENT.bytes)
+        const view = new DataView(event.buffer)
+        view.setUint32(0, EPOLLIN, true)
+        view.setInt32(EVENT.dataAt, socket, true)
+        check(libc.epollCtl(this.#epoll, EPOLL_CTL_ADD, socket, event), 'epoll_ctl')
+        this.#keys.set(socket, key)
+      }
+    } catch (err) {
+      this.remove(key)
+      throw err
+    }
+  }
+
+  remove(key: string): void {
+    for (const socket of this.#sockets.get(key) ?? []) {
+      this.#keys.delete(socket)
+      closeFd(socket) // which takes it off the epoll descriptor, too
+    }
+    this.#sockets.delete(key)
+  }
+
+  /** What changed since the last call; does not wait. Throws `SYSCALL`. */
+  poll(): NamespaceChange[] {
+    const count = check(libc.epollWait(this.#epoll, this.#events, EVENTS_PER_POLL, 0), 'epoll_wait')
+    if (count === 0) return []
+    const changes = new Map<string, Set<string>>()
+    const view = new DataView(this.#events.buffer)
+    for (let at = 0; at < count; at++) {
+      const socket = view.getInt32(at * EVENT.bytes + EVENT.dataAt, true)
+      const key = this.#keys.get(socket)
+      if (key === undefined) continue
+      const by = changes.get(key) ?? new Set<string>()
+      changes.set(key, by)
+      drainNetlink(socket, this.#buffer, message => {
+        const author = authorOf(message)
+        if (author !== undefined) by.add(author)
+      })
+    }
+    return [...changes].map(([key, by]) => ({ key, by: [...by] }))
+  }
+
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    for (const key of this.#sockets.keys()) this.remove(key)
+    closeFd(this.#epoll)
+  }
+}
+
+/** The kernel ends each batch of changes with a message that names the process which made it. */
+function authorOf(message: NetlinkMessage): string | undefined {
+  if (message.type !== NFT_MSG_NEWGEN) return undefined
+  const attributes = decodeAttributes(message.body, NFGENMSG_BYTES)
+  const pid = attributes.get(NFTA_GEN_PROC_PID)
+  const name = attributes.get(NFTA_GEN_PROC_NAME)
+  if (pid === undefined || pid.length < 4 || name === undefined) return undefined
+  const number = new DataView(pid.buffer, pid.byteOffset).getUint32(0)
+  return `${Buffer.from(name).toString('latin1').replace(/\0.*$/s, '')} (pid ${number})`
+}
