@@ -172,7 +172,8 @@ export class HttpService {
 async function readBody(request: IncomingMessage): Promise<string | undefined> {
   const parts: Buffer[] = []
   let length = 0
-  for await (const part of request as AsyncIterable<Buffer>) {
+  // Leaving the loop must not destroy the socket: the answer still has to go out on it.
+  for await (const part of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     length += part.length
     if (length > MOST_BODY_BYTES) return undefined
     parts.push(part)

@@ -139,9 +139,21 @@ await t.test('a web page cannot reach it, neither by a name of its own nor by ou
 
 await t.test('bodies and heads that are too long are refused, and the server goes on', async t => {
   const echo: HttpRoute = { method: 'POST', path: '/echo', handle: ({ body }) => json(body.length) }
-  const { get } = await started(t, { routes: [echo] })
+  const { get, server } = await started(t, { routes: [echo] })
   t.equal((await get('/echo', { method: 'POST' }, 'x'.repeat(60_000))).body, '60000\n')
   t.match(await get('/echo', { method: 'POST' }, 'x'.repeat(70_000)), { status: 413 })
+  const endless = request({
+    agent: false,
+    host: '127.0.0.1',
+    port: server.port!,
+    path: '/echo',
+    method: 'POST',
+  })
+  endless.on('error', () => undefined) // the server hangs up on what it will not read
+  endless.write('x'.repeat(1_000_000))
+  const [refusal] = (await once(endless, 'response')) as [IncomingMessage]
+  t.match(refusal, { statusCode: 413, headers: { connection: 'close' } }, 'before it has sent everything')
+  endless.destroy()
   t.equal((await get('/', { headers: { long: 'x'.repeat(20_000) } })).status, 431)
   t.equal((await get('/')).status, 200)
 })
