@@ -302,7 +302,7 @@ export class CertificateManager {
 
   #schedule(holding: Holding, delayMs: number): void {
     const { clock } = this.#options
-    holding.nextAttemptMs = clock.now() + Math.max(0, delayMs)
+    holding.nextAttemptMs = Math.round(clock.now() + Math.max(0, delayMs))
     holding.timer = clock.after(delayMs, () => this.#enqueue(holding))
   }
 
