@@ -26,13 +26,13 @@ import { AdminServer } from './observe/admin.ts'
 import { MetricsServer } from './observe/metrics-server.ts'
 import { AgentMetrics } from './observe/metrics.ts'
 import { Readiness, ReadinessServer } from './observe/readiness.ts'
+import { explainPod } from './pods/explain.ts'
 import { RedirectGuard } from './pods/guard.ts'
 import { ListenerKeeper } from './pods/listeners.ts'
 import { Pods } from './pods/pods.ts'
 import { StaticPodSource } from './pods/static.ts'
 import { UncapturedCounters } from './pods/uncaptured.ts'
 import { DEFAULT_PROXY } from './proxy/pod-context.ts'
-import { describePodRules } from './redirect/explain-pod.ts'
 import type { ConnectionRecord } from './worker/messages.ts'
 import { DataPlaneThreads } from './worker/threads.ts'
 
@@ -56,12 +56,23 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
     network: config.network,
     culvertTypes: config.culvertTypes,
   })
-  const router = new Router({ mesh, nodeName: config.nodeName, unknownHoldMs: config.unknownHoldMs, log: log.child({ component: 'router' }) })
+  const router = new Router({
+    mesh,
+    nodeName: config.nodeName,
+    unknownHoldMs: config.unknownHoldMs,
+    log: log.child({ component: 'router' }),
+  })
   router.setOwnAddresses(ownAddresses())
 
   const token = async () => (await readFile(config.tokenFile, 'utf8')).trim()
-  const caChannel = new Channel({ url: config.caAddress, roots: () => readFileSync(config.caRootFile, 'utf8') })
-  const reportChannel = new Channel({ url: config.xdsAddress, roots: () => readFileSync(config.xdsRootFile, 'utf8') })
+  const caChannel = new Channel({
+    url: config.caAddress,
+    roots: () => readFileSync(config.caRootFile, 'utf8'),
+  })
+  const reportChannel = new Channel({
+    url: config.xdsAddress,
+    roots: () => readFileSync(config.xdsRootFile, 'utf8'),
+  })
   const discovery = new Discovery({
     url: config.xdsAddress,
     node: {
@@ -78,7 +89,12 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
   })
 
   const certificates: CertificateManager = new CertificateManager({
-    source: new CaClient({ channel: caChannel, token, clusterId: config.clusterId, ttlSeconds: config.certificateTtlSeconds }),
+    source: new CaClient({
+      channel: caChannel,
+      token,
+      clusterId: config.clusterId,
+      ttlSeconds: config.certificateTtlSeconds,
+    }),
     log: log.child({ component: 'certificates' }),
     onFetch: result => metrics.certificateFetched(result),
   })
@@ -87,7 +103,11 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
     startedAtMs,
     sources: {
       certificates: () => certificates.states(),
-      discovery: () => ({ isConnected: discovery.state().isConnected, isSynced: mesh.isSynced, resources: mesh.sizes() }),
+      discovery: () => ({
+        isConnected: discovery.state().isConnected,
+        isSynced: mesh.isSynced,
+        resources: mesh.sizes(),
+      }),
       podsByState: () => countBy(pods.list(), pod => pod.state),
     },
   })
@@ -98,7 +118,11 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
     startedAtMs,
     log: log.child({ component: 'reports' }),
   })
-  const accessLog = new AccessLog({ fields, level: config.logLevel, onDropped: lines => metrics.accessLogDropped(lines) })
+  const accessLog = new AccessLog({
+    fields,
+    level: config.logLevel,
+    onDropped: lines => metrics.accessLogDropped(lines),
+  })
 
   const threads = new DataPlaneThreads(
     router,
@@ -111,7 +135,10 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
         metrics.closed(record)
         accessLog.closed(record)
       },
-      counters: counters => metrics.threadCounters(0, counters),
+      counters: (thread, counters, dialled) => {
+        metrics.threadCounters(thread, counters)
+        uncaptured.dialled(thread, dialled)
+      },
       died: error => {
         log.fatal({ err: errorText(error) }, 'a data-plane thread died; ending the process')
         process.exit(70)
@@ -120,7 +147,9 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
     log.child({ component: 'data-plane' }),
   )
   router.onInvalidate(podUid => threads.tell({ type: 'invalidate', podUid }))
-  certificates.onCertificate((podUid, certificate) => threads.tell({ type: 'certificate', podUid, certificate }))
+  certificates.onCertificate((podUid, certificate) =>
+    threads.tell({ type: 'certificate', podUid, certificate }),
+  )
   const tellRoots = () => certificates.setRoots(mesh.roots(config.trustDomain) ?? [])
   mesh.onRootsChange(tellRoots)
 
@@ -132,7 +161,10 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
       for (const what of drift) metrics.redirectDrift(what)
       metrics.redirectRepaired(repairedInMs === undefined ? 'failed' : 'repaired')
       life?.drifted(repairedInMs === undefined ? drift.join('; ') : '')
-      log.warn({ pod: life && `${life.pod.namespace}/${life.pod.name}`, drift, repairedInMs }, 'redirection was changed from outside')
+      log.warn(
+        { pod: life && `${life.pod.namespace}/${life.pod.name}`, drift, repairedInMs },
+        'redirection was changed from outside',
+      )
     },
   })
   const keeper = new ListenerKeeper({ runDir: config.runDir, log: log.child({ component: 'listeners' }) })
@@ -151,18 +183,24 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
     podsKnown,
   )
   mesh.onEnrolmentChange(() => pods.reconsider())
-  const uncaptured = new UncapturedCounters({ pods: () => pods.lives(), metrics, log })
+  const uncaptured: UncapturedCounters = new UncapturedCounters({ pods: () => pods.lives(), metrics, log })
 
   const admin = new AdminServer({
     port: config.adminPort === 0 ? undefined : config.adminPort,
     socketPath: config.adminSocket,
     log: log.child({ component: 'admin' }),
     handlers: {
-      configDump: () => ({ config, version: VERSION, discovery: discovery.state(), router: router.counters, mesh: mesh.dump() }),
+      configDump: () => ({
+        config,
+        version: VERSION,
+        discovery: discovery.state(),
+        router: router.counters,
+        mesh: mesh.dump(),
+      }),
       connections: () => threads.connections(),
       pods: () => pods.list(),
       certificates: () => certificates.states(),
-      rules: name => describePodRules(pods.find(name), name),
+      rules: name => explainPod(pods.find(name), name),
       logLevel: () => log.level,
       setLogLevel: level => {
         log.level = level
@@ -191,15 +229,26 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
   const threadsStarting = threads.start(config.threads, {
     ...DEFAULT_PROXY,
     clusterId: config.clusterId,
-    session: { ...DEFAULT_SESSION, streamWindow: config.streamWindow, connectionWindow: config.connectionWindow, maxFrame: config.maxFrame },
+    session: {
+      ...DEFAULT_SESSION,
+      streamWindow: config.streamWindow,
+      connectionWindow: config.connectionWindow,
+      maxFrame: config.maxFrame,
+    },
   })
   await threadsStarting
   threadsReady()
-  const source = new StaticPodSource({ file: config.podSource.file, log: log.child({ component: 'pod-source' }) })
+  const source = new StaticPodSource({
+    file: config.podSource.file,
+    log: log.child({ component: 'pod-source' }),
+  })
   const sourceStop = new AbortController()
   own('pod source', source.run(pods, sourceStop.signal))
   own('uncaptured counters', uncaptured.run(stop.signal))
-  own('announcement', readiness.ready(stop.signal).then(() => log.info({ tookMs: Date.now() - startedAtMs }, 'agent ready')))
+  own(
+    'announcement',
+    readiness.ready(stop.signal).then(() => log.info({ tookMs: Date.now() - startedAtMs }, 'agent ready')),
+  )
 
   await aborted(shutdown.signal)
   readiness.block(`stopping: ${shutdown.reason ?? ''}`)

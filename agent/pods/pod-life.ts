@@ -17,6 +17,7 @@ import type { CertificateManager } from '../identity/manager.ts'
 import { PodState, type ReportClient } from '../identity/report-client.ts'
 import type { Router } from '../mesh/router.ts'
 import { applyRedirect, removeReturnPath, removeRedirect } from '../redirect/apply.ts'
+import { redirectSettings } from '../redirect/settings.ts'
 import { inNetns, openNetns } from '../sys/netns.ts'
 import type { DataPlaneThreads } from '../worker/threads.ts'
 import type { RedirectGuard } from './guard.ts'
@@ -173,9 +174,9 @@ export class PodLife {
     router.setLocalPod(this.pod, enrolment)
     if (this.#netnsFd !== undefined) {
       if (this.#applied !== enrolment) {
-        await applyRedirect(this.#netnsFd, enrolment)
+        await applyRedirect(this.#netnsFd, redirectSettings(enrolment))
         this.#applied = enrolment
-        guard.update(uid, enrolment)
+        guard.update(uid, redirectSettings(enrolment))
       }
       await this.#certified(signal)
       this.#be('enrolled', enrolment.problems.join('; '))
@@ -203,9 +204,9 @@ export class PodLife {
       if (this.#netnsFd === undefined) closeSync(netnsFd)
       throw err
     }
-    await applyRedirect(netnsFd, enrolment)
+    await applyRedirect(netnsFd, redirectSettings(enrolment))
     this.#applied = enrolment
-    guard.watch(uid, netnsFd, enrolment)
+    guard.watch(uid, netnsFd, redirectSettings(enrolment))
     this.#be('pending', 'captured; waiting for a certificate')
     this.#settled.resolve() // protected: nothing passes in the clear any more
     await this.#certified(signal)

@@ -78,6 +78,10 @@ export class Pods implements PodEvents {
     return found.length === 1 ? found[0] : undefined
   }
 
+  lives(): Iterable<PodLife> {
+    return this.#lives.values()
+  }
+
   list(): PodReport[] {
     return [...this.#lives.values()].map(({ pod, status }) => ({
       uid: pod.uid,

@@ -75,25 +75,19 @@ export interface HboneTarget {
   readonly context: SecureContext
 }
 
-export interface HboneTimeouts {
-  readonly connectMs: number
-  readonly handshakeMs: number
-}
-
 /**
  * An HBONE session to a peer: TCP, TLS, both SETTINGS exchanged. Rejects with `UNREACHABLE`, `TLS`, `IDENTITY` or
  * `TIMEOUT`.
  */
 export async function dialHbone(
-  netnsFd: number,
+  connect: (target: DialTarget) => Promise<Socket>,
   target: HboneTarget,
   options: SessionOptions,
-  timeouts: HboneTimeouts,
-  signal: AbortSignal,
+  handshakeTimeoutMs: number,
 ): Promise<ClientSession> {
   const where = formatAddress(target.ip, target.port)
-  const raw = await dial(netnsFd, target, timeouts.connectMs, signal)
-  const socket = await handshake(raw, target, timeouts.handshakeMs, where)
+  const raw = await connect({ ip: target.ip, port: target.port })
+  const socket = await handshake(raw, target, handshakeTimeoutMs, where)
   const session = new ClientSession(socket, options)
   try {
     await session.ready()
@@ -133,7 +127,11 @@ function handshake(raw: Socket, target: HboneTarget, timeoutMs: number, where: s
     })
     socket.once('close', () => {
       clearTimeout(timer)
-      reject(new CulvertError('TLS', `peer ${where} closed the connection during the handshake`))
+      reject(
+        new CulvertError('TLS', `peer ${where} closed the connection during the handshake`, {
+          cause: new CulvertError('CLOSED', 'end of stream'),
+        }),
+      )
     })
     socket.once('secureConnect', () => {
       clearTimeout(timer)

@@ -11,7 +11,6 @@ import { ServerSession, type ConnectRequest } from '../hbone/server.ts'
 import { clientIdentity } from '../hbone/tls.ts'
 import { AGENT_PORTS } from '../ports.ts'
 import { reset, resetOnClose } from './app-socket.ts'
-import { dial } from './dial.ts'
 import { parseForwarded } from './forwarded.ts'
 import type { PodContext } from './pod-context.ts'
 import { relayTunnel } from './relay.ts'
@@ -106,12 +105,7 @@ async function answer(request: ConnectRequest, peer: Peer, context: PodContext):
   try {
     // A pod that calls itself must not be spoofed: the reply would never come back through the tunnel.
     const sourceIp = peer.sourceIp === target.ip ? undefined : peer.sourceIp
-    app = await dial(
-      context.pod.netnsFd,
-      { ...target, sourceIp },
-      context.options.connectTimeoutMs,
-      gone.signal,
-    )
+    app = await context.dial({ ...target, sourceIp }, gone.signal)
   } catch (err) {
     const code = (err instanceof Error ? errorCode(err.cause) : undefined) ?? errorCode(err) ?? 'UNREACHABLE'
     request.respond(503, [['culvert-error', code]])

@@ -6,31 +6,21 @@
 import type { Socket } from 'node:net'
 import { canonicalIp, formatAddress, isLoopback } from '../../lib/address.ts'
 import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
-import type { RefusedReason } from '../../lib/reasons.ts'
 import type { ClientSession } from '../hbone/client.ts'
-import { StreamResetError } from '../hbone/protocol.ts'
 import type { Tunnel } from '../hbone/tunnel.ts'
 import { AGENT_PORTS } from '../ports.ts'
 import { originalDestination } from '../sys/sockopt.ts'
 import type { Endpoint, ServiceInfo } from '../worker/messages.ts'
 import { reset, resetOnClose, socketFd } from './app-socket.ts'
 import type { Connection } from './connection.ts'
-import { dial, dialHbone } from './dial.ts'
+import { dialHbone } from './dial.ts'
+import { failureOf, refusal, type Failure } from './failure.ts'
 import { formatForwarded } from './forwarded.ts'
 import type { PodContext } from './pod-context.ts'
 import { relaySockets, relayTunnel, type RelayCounts } from './relay.ts'
 import { newTraceparent } from './traceparent.ts'
 
-/** A failure that has found its word. */
-interface Failure {
-  readonly reason: RefusedReason
-  readonly error: string
-  readonly errorCode?: string | undefined
-  /** Another endpoint may be tried: nothing was sent. */
-  readonly mayRetry: boolean
-}
-
-/** How many endpoints are tried for one connection. */
+/** Attempts for one connection, at one endpoint or at several. */
 const MAX_TRIES = 3
 
 /** Takes a connection that was redirected to the outbound port. Never throws. */
@@ -84,11 +74,11 @@ async function carry(app: Socket, connection: Connection, context: PodContext): 
     connection.close({ reason: decision.reason, error: decision.detail })
     return
   }
-  const candidates = [...decision.endpoints]
-  let failure: Failure = { reason: 'no-endpoint', error: 'no endpoint to try', mayRetry: false }
-  for (let tries = 0; tries < MAX_TRIES && candidates.length > 0; tries++) {
-    const endpoint =
-      candidates.length === 1 ? candidates.pop()! : candidates.splice(pickWeighted(candidates), 1)[0]!
+  const tried = new Set<Endpoint>()
+  let failure: Failure = { reason: 'no-endpoint', error: 'no endpoint to try', next: 'give-up' }
+  let endpoint = pickEndpoint(decision.endpoints, tried)
+  for (let tries = 0; tries < MAX_TRIES && endpoint; tries++) {
+    tried.add(endpoint)
     connection.destination = { ...endpoint.peer, ip: endpoint.ip, port: endpoint.port }
     const result =
       endpoint.via.kind === 'hbone'
@@ -96,7 +86,9 @@ async function carry(app: Socket, connection: Connection, context: PodContext): 
         : await inTheClear(app, connection, context, endpoint, endpoint.via.reason, gone.signal)
     if (!result) return
     failure = result
-    if (!failure.mayRetry || gone.signal.aborted) break
+    if (failure.next === 'give-up' || gone.signal.aborted) break
+    const other = pickEndpoint(decision.endpoints, tried)
+    endpoint = other ?? (failure.next === 'try-again' ? endpoint : undefined)
   }
   reset(app)
   connection.close(failure)
@@ -132,7 +124,7 @@ async function viaTunnel(
         reason: 'unreachable',
         error: `no answer within ${context.options.responseTimeoutMs} ms`,
         errorCode: 'ETIMEDOUT',
-        mayRetry: true,
+        next: 'try-other',
       }
     return failureOf(err)
   }
@@ -148,18 +140,17 @@ function openSession(
   endpoint: Endpoint,
   via: Extract<Endpoint['via'], { kind: 'hbone' }>,
 ): Promise<ClientSession> {
-  const { options, pod } = context
+  const { options } = context
   const never = new AbortController().signal // a session serves whoever waits for it, not only who asked first
   const limit = AbortSignal.timeout(options.certificateWaitMs)
   return context
     .tlsContext(limit)
     .then(secureContext =>
       dialHbone(
-        pod.netnsFd,
+        target => context.dial(target, never),
         { ip: endpoint.ip, port: via.port, identities: via.identities, context: secureContext },
         options.session,
-        { connectMs: options.connectTimeoutMs, handshakeMs: options.handshakeTimeoutMs },
-        never,
+        options.handshakeTimeoutMs,
       ),
     )
 }
@@ -194,7 +185,7 @@ async function inTheClear(
   connection.hboneAddress = undefined
   let peer: Socket
   try {
-    peer = await dial(context.pod.netnsFd, endpoint, context.options.connectTimeoutMs, signal)
+    peer = await context.dial({ ip: endpoint.ip, port: endpoint.port }, signal)
   } catch (err) {
     return failureOf(err)
   }
@@ -206,50 +197,27 @@ async function inTheClear(
   return undefined
 }
 
-/** The peer's agent answered, and not with 200. */
-function refusal(status: number, headers: ReadonlyMap<string, string>): Failure {
-  const detail = headers.get('culvert-error')
-  const said = `peer answered ${status}${detail ? ` (${detail})` : ''}`
-  if (status === 401) return { reason: 'policy', error: said, errorCode: 'HTTP_401', mayRetry: false }
-  const code = detail && /^E[A-Z]{2,20}$/.test(detail) ? detail : `HTTP_${status}`
-  return { reason: 'unreachable', error: said, errorCode: code, mayRetry: status === 503 }
-}
-
-function failureOf(err: unknown): Failure {
-  const error = errorText(err)
-  if (err instanceof StreamResetError)
-    return {
-      reason: 'unreachable',
-      error,
-      errorCode: 'STREAM_RESET',
-      mayRetry: err.isRetryable || err.byPeer,
-    }
-  const code = errorCode(err)
-  const cause = err instanceof Error ? errorCode(err.cause) : undefined
-  if (code === 'IDENTITY') return { reason: 'identity', error, errorCode: code, mayRetry: true }
-  if (code === 'TLS' || code === 'TIMEOUT' || code === 'PKI')
-    return { reason: 'tls', error, errorCode: cause ?? code, mayRetry: true }
-  return { reason: 'unreachable', error, errorCode: cause ?? code, mayRetry: code === 'UNREACHABLE' }
-}
-
 function poolKey(endpoint: Endpoint, via: Extract<Endpoint['via'], { kind: 'hbone' }>): string {
   return `${endpoint.ip}|${via.port}|${via.identities.join()}`
 }
 
-/** Index of one endpoint, chosen at random in proportion to the weights; all weights 0 means all equal. */
-export function pickWeighted(
-  endpoints: readonly { readonly weight: number }[],
+/** One of those not tried yet, at random in proportion to the weights; all weights 0 means all equal. */
+export function pickEndpoint<E extends { readonly weight: number }>(
+  endpoints: readonly E[],
+  tried: ReadonlySet<E>,
   random: () => number = Math.random,
-): number {
+): E | undefined {
+  if (endpoints.length === 1) return tried.size === 0 ? endpoints[0] : undefined
+  const left = tried.size === 0 ? endpoints : endpoints.filter(endpoint => !tried.has(endpoint))
   let total = 0
-  for (const endpoint of endpoints) total += endpoint.weight
-  if (total <= 0) return Math.floor(random() * endpoints.length)
+  for (const endpoint of left) total += endpoint.weight
+  if (total <= 0) return left[Math.floor(random() * left.length)]
   let at = random() * total
-  for (let index = 0; index < endpoints.length; index++) {
-    at -= endpoints[index]!.weight
-    if (at < 0) return index
+  for (const endpoint of left) {
+    at -= endpoint.weight
+    if (at < 0) return endpoint
   }
-  return endpoints.length - 1
+  return left.at(-1)
 }
 
 function countsOf(connection: Connection): RelayCounts {

@@ -9,7 +9,6 @@ import { AGENT_PORTS } from '../ports.ts'
 import { originalDestination } from '../sys/sockopt.ts'
 import { reset, resetOnClose, socketFd } from './app-socket.ts'
 import type { Connection } from './connection.ts'
-import { dial } from './dial.ts'
 import type { PodContext } from './pod-context.ts'
 import { relaySockets } from './relay.ts'
 
@@ -62,7 +61,7 @@ async function carry(client: Socket, connection: Connection, context: PodContext
   let app: Socket
   try {
     const target = { ip, port, sourceIp: sourceIp === ip ? undefined : sourceIp }
-    app = await dial(context.pod.netnsFd, target, context.options.connectTimeoutMs, gone.signal)
+    app = await context.dial(target, gone.signal)
   } catch (err) {
     reset(client)
     const code = (err instanceof Error ? errorCode(err.cause) : undefined) ?? errorCode(err)

@@ -1,9 +1,11 @@
 /** What the parts of one pod's proxy share. Handed in; nothing here reads configuration. */
+import type { Socket } from 'node:net'
 import type { SecureContext } from 'node:tls'
 import type { SessionOptions } from '../hbone/limits.ts'
 import type { HbonePool } from '../hbone/pool.ts'
 import type { AdmitDecision, AdmitQuestion, PodPlane, RouteDecision } from '../worker/messages.ts'
 import type { ConnectionBook } from './connection.ts'
+import type { DialTarget } from './dial.ts'
 
 export interface ProxyOptions {
   readonly session: SessionOptions
@@ -38,6 +40,8 @@ export interface PodContext {
   readonly book: ConnectionBook
   readonly pool: HbonePool
   readonly log: LogLine
+  /** A connection out of the pod's namespace, counted: what the rules saw under our mark is compared with it. */
+  dial(target: DialTarget, signal: AbortSignal): Promise<Socket>
   /** Kept answers, asked for when there is none. */
   route(ip: string, port: number): Promise<RouteDecision>
   admit(question: Omit<AdmitQuestion, 'podUid'>): Promise<AdmitDecision>

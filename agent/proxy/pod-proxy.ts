@@ -20,6 +20,7 @@ import type {
   RouteDecision,
 } from '../worker/messages.ts'
 import type { ConnectionBook } from './connection.ts'
+import { dial, type DialTarget } from './dial.ts'
 import { acceptHbone } from './inbound.ts'
 import { acceptOutbound } from './outbound.ts'
 import { acceptPlaintext } from './plaintext.ts'
@@ -44,6 +45,8 @@ export class PodProxy implements PodContext {
   readonly options: ProxyOptions
   readonly book: ConnectionBook
   readonly pool = new HbonePool()
+  /** Connections made out of the pod's namespace so far. */
+  dialled = 0
   readonly log: LogLine
   readonly #control: Control
   readonly #routes = new LRUMap<string, Promise<RouteDecision>>(KEPT_DECISIONS)
@@ -114,6 +117,11 @@ export class PodProxy implements PodContext {
     this.pool.destroy()
     for (const session of this.#sessions) session.destroy()
     return cut
+  }
+
+  dial(target: DialTarget, signal: AbortSignal): Promise<Socket> {
+    this.dialled++
+    return dial(this.pod.netnsFd, target, this.options.connectTimeoutMs, signal)
   }
 
   route(ip: string, port: number): Promise<RouteDecision> {

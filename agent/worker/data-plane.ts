@@ -35,6 +35,21 @@ export class DataPlane implements Control {
     this.#log = (level, message, fields) => post({ type: 'log', level, message, fields })
   }
 
+  /** What the thread has counted; told to the main thread every now and then by its owner. */
+  counters(): Extract<FromWorker, { type: 'counters' }> {
+    let sessions = 0
+    const dialled: Record<string, number> = {}
+    for (const [uid, pod] of this.#pods) {
+      sessions += pod.pool.sessionCount
+      dialled[uid] = pod.dialled
+    }
+    return {
+      type: 'counters',
+      counters: { connections_open: this.#book.size, hbone_sessions: sessions },
+      dialled,
+    }
+  }
+
   /** Does what the main thread says. Never throws: what cannot be done is logged. */
   handle(message: ToWorker): void {
     try {

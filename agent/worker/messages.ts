@@ -175,4 +175,9 @@ export type FromWorker =
       readonly message: string
       readonly fields: Record<string, unknown>
     }
-  | { readonly type: 'counters'; readonly counters: Record<string, number> }
+  | {
+      readonly type: 'counters'
+      readonly counters: Record<string, number>
+      /** Connections made out of each pod's namespace so far, by pod uid. */
+      readonly dialled: Record<string, number>
+    }

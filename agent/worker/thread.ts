@@ -4,8 +4,11 @@ import type { ProxyOptions } from '../proxy/pod-context.ts'
 import { DataPlane } from './data-plane.ts'
 import type { ToWorker } from './messages.ts'
 
+const COUNTERS_EVERY_MS = 2000
+
 const port = parentPort
 if (!port) throw new Error('this file is the entry of a worker thread')
 const plane = new DataPlane(workerData as ProxyOptions, message => port.postMessage(message))
 port.on('message', (message: ToWorker) => plane.handle(message))
+setInterval(() => port.postMessage(plane.counters()), COUNTERS_EVERY_MS)
 port.postMessage({ type: 'ready' })

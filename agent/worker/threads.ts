@@ -12,7 +12,7 @@ import type { ConnectionRecord, Control, FromWorker, PodListeners, ToWorker } fr
 export interface ThreadEvents {
   opened(record: ConnectionRecord): void
   closed(record: ConnectionRecord): void
-  counters(counters: Record<string, number>): void
+  counters(thread: number, counters: Record<string, number>, dialled: Record<string, number>): void
   /** A thread ended by itself: the process must too. */
   died(error: Error): void
 }
@@ -153,7 +153,7 @@ export class DataPlaneThreads {
         this.#log[message.level](message.fields, message.message)
         break
       case 'counters':
-        this.#events.counters(message.counters)
+        this.#events.counters(this.#workers.indexOf(worker), message.counters, message.dialled)
         break
       case 'ready':
         break

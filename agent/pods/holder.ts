@@ -1,0 +1,143 @@
+/**
+ * A holder: a process that does nothing but keep the listening sockets of one pod open, so that they outlive the
+ * agent. It is `sleep`, which is on every system and takes a few pages of memory, with the three sockets as its
+ * descriptors 3, 4 and 5. It belongs to nobody's session and knows nothing of the pod.
+ */
+import { spawn } from 'node:child_process'
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { CulvertError, errorCode } from '../../lib/errors.ts'
+import { PORT } from '../ports.ts'
+import { closeFd } from '../sys/fd.ts'
+import { pidfdGetfd, pidfdKill, pidfdOpen } from '../sys/pidfd.ts'
+import { isListening, socketNetns } from '../sys/sockopt.ts'
+import type { PodListeners } from '../worker/messages.ts'
+import { listeningSockets } from './listening.ts'
+
+/** A process, told apart from a later one of the same number by when it started (proc_pid_stat(5), field 22). */
+export interface Holder {
+  readonly pid: number
+  readonly startTime: number
+}
+
+/** 68 years; the word `infinity` is not understood everywhere. */
+const FOREVER = '2147483647'
+const KEYS = ['outbound', 'inbound', 'hbone'] as const
+const FIRST_FD = 3
+
+/** Where each socket is in a holder. */
+export const HOLDER_FDS: PodListeners = { outbound: FIRST_FD, inbound: FIRST_FD + 1, hbone: FIRST_FD + 2 }
+
+export type Adoption =
+  | { readonly kind: 'adopted'; readonly listeners: PodListeners }
+  /** The process is gone, or it holds something else. */
+  | { readonly kind: 'useless'; readonly why: string }
+  /** The kernel does not let us copy its descriptors. */
+  | { readonly kind: 'forbidden'; readonly why: string }
+
+/** Starts a holder for these sockets, which stay open here as well. `onExit` is called once, when it has ended. Throws `TOOL`. */
+export function startHolder(listeners: PodListeners, onExit: () => void): Promise<Holder> {
+  return new Promise((resolve, reject) => {
+    const child = spawn('sleep', [FOREVER], {
+      stdio: ['ignore', 'ignore', 'ignore', ...KEYS.map(key => listeners[key])],
+      detached: true,
+      cwd: '/',
+      env: { PATH: `${process.env['PATH'] ?? ''}:/usr/bin:/bin` },
+    })
+    child.on('error', cause =>
+      reject(
+        new CulvertError('TOOL', "cannot start 'sleep' to keep a pod's listening sockets open", {
+          cause,
+          ...(errorCode(cause) === 'ENOENT' ? { hint: 'the image needs coreutils or busybox' } : {}),
+        }),
+      ),
+    )
+    child.on('exit', onExit)
+    child.on('spawn', () => {
+      child.unref()
+      const startTime = startTimeOf(child.pid!)
+      if (startTime === undefined) reject(new CulvertError('TOOL', "'sleep' ended as soon as it was started"))
+      else resolve({ pid: child.pid!, startTime })
+    })
+  })
+}
+
+/** Reports whether the process still runs. */
+export function isHolderAlive(holder: Holder): boolean {
+  return startTimeOf(holder.pid) === holder.startTime
+}
+
+/** Copies the sockets out of a holder, if it is the one meant and they listen where they should. Throws `SYSCALL`. */
+export function adoptFrom(holder: Holder, netnsInode: bigint): Adoption {
+  const pidfd = pidfdOpen(holder.pid)
+  if (pidfd === undefined) return { kind: 'useless', why: 'it is gone' }
+  const copied: number[] = []
+  try {
+    // Checked after the process is held: its number cannot pass to another one any more.
+    if (!isHolderAlive(holder)) return { kind: 'useless', why: 'it is gone' }
+    for (const key of KEYS) {
+      const fd = pidfdGetfd(pidfd, HOLDER_FDS[key])
+      copied.push(fd)
+      if (!isListening(fd, PORT[key]) || socketNetns(fd) !== netnsInode)
+        return { kind: 'useless', why: `its descriptor ${HOLDER_FDS[key]} is not the pod's socket` }
+    }
+    const [outbound, inbound, hbone] = copied.splice(0) as [number, number, number]
+    return { kind: 'adopted', listeners: { outbound, inbound, hbone } }
+  } catch (err) {
+    const cause = err instanceof CulvertError ? errorCode(err.cause) : undefined
+    if (cause === 'EPERM') return { kind: 'forbidden', why: cause }
+    if (cause === 'EBADF' || cause === 'ESRCH') return { kind: 'useless', why: cause }
+    throw err
+  } finally {
+    copied.forEach(closeFd)
+    closeFd(pidfd)
+  }
+}
+
+/** Ends a holder, if it still is the process that was meant. Throws `SYSCALL`. */
+export function killHolder(holder: Holder): void {
+  const pidfd = pidfdOpen(holder.pid)
+  if (pidfd === undefined) return
+  try {
+    if (isHolderAlive(holder)) pidfdKill(pidfd)
+  } finally {
+    closeFd(pidfd)
+  }
+}
+
+/**
+ * Finds a holder that nobody has on record: the record may be lost, but the sockets would go on taking their
+ * share of the pod's connections. Only processes in our own network namespace count: the pod's own are not ours.
+ */
+export function findHolder(netnsFd: number): Holder | undefined {
+  const sockets = listeningSockets(netnsFd).get(PORT.outbound)
+  if (sockets === undefined) return undefined
+  const links = new Set([...sockets].map(inode => `socket:[${inode}]`))
+  const home = statSync('/proc/self/ns/net').ino
+  for (const entry of readdirSync('/proc')) {
+    const pid = Number(entry)
+    if (!Number.isInteger(pid)) continue
+    try {
+      if (!links.has(readlinkSync(`/proc/${pid}/fd/${HOLDER_FDS.outbound}`))) continue
+      if (readFileSync(`/proc/${pid}/cmdline`, 'latin1') !== `sleep\0${FOREVER}\0`) continue
+      if (statSync(`/proc/${pid}/ns/net`).ino !== home) continue
+    } catch {
+      continue // gone meanwhile, or not ours to look at
+    }
+    const startTime = startTimeOf(pid)
+    if (startTime !== undefined) return { pid, startTime }
+  }
+  return undefined
+}
+
+/** When a process started, in clock ticks since boot; undefined when there is none or only its remains. */
+function startTimeOf(pid: number): number | undefined {
+  let stat: string
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+  } catch {
+    return undefined
+  }
+  // The name, in parentheses, may hold anything; what follows the last one is numbers, from field 3 on.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return fields[0] === 'Z' || fields[0] === 'X' ? undefined : Number(fields[19])
+}

@@ -1,0 +1,236 @@
+/**
+ * The listening sockets of each pod, made once and never closed while the pod is in the mesh: a holder process
+ * keeps them when the agent does not. An agent that starts takes the same sockets, and with them the connections
+ * that came while nobody accepted; two agents side by side accept from one queue, so that nothing in it is lost
+ * when one of them stops.
+ *
+ * Everything that changes the record is done in order, one at a time.
+ */
+import { errorText } from '../../lib/errors.ts'
+import type { Logger } from '../../lib/log.ts'
+import { MARK, PORT } from '../ports.ts'
+import { closeFd, dupFd } from '../sys/fd.ts'
+import { inNetns, netnsInode } from '../sys/netns.ts'
+import { listenTcp } from '../sys/socket.ts'
+import type { PodListeners } from '../worker/messages.ts'
+import { HolderFile, type HolderRecords } from './holder-file.ts'
+import {
+  adoptFrom,
+  findHolder,
+  HOLDER_FDS,
+  isHolderAlive,
+  killHolder,
+  startHolder,
+  type Holder,
+} from './holder.ts'
+
+export interface ListenerKeeperOptions {
+  /** An existing directory that only root may write to; it should survive the agent's restart. */
+  readonly runDir: string
+  readonly log: Logger
+  /** How often dead holders are looked for, milliseconds. @default 10000 */
+  readonly tendMs?: number
+}
+
+interface Kept {
+  readonly netnsInode: bigint
+  /** Copies of our own: what `acquire` copies, and what a new holder gets should the first one be killed. */
+  readonly listeners: PodListeners
+  holder: Holder
+}
+
+export class ListenerKeeper {
+  readonly #log: Logger
+  readonly #file: HolderFile
+  readonly #kept = new Map<string, Kept>()
+  /** Pods with a live holder on record, whether taken over yet or not. */
+  readonly #recorded: Set<string>
+  #last: Promise<unknown> = Promise.resolve()
+
+  constructor(options: ListenerKeeperOptions) {
+    this.#log = options.log
+    this.#file = new HolderFile(options.runDir)
+    const records = Object.entries(this.#read()).filter(([, record]) => isHolderAlive(record))
+    this.#recorded = new Set(records.map(([uid]) => uid))
+    setInterval(() => this.#tend(), options.tendMs ?? 10_000).unref()
+  }
+
+  /** Reports whether the pod's sockets are kept, by this agent or by one before it. */
+  holds(podUid: string): boolean {
+    return this.#kept.has(podUid) || this.#recorded.has(podUid)
+  }
+
+  /**
+   * A set of descriptors of the pod's listening sockets, the caller's to close: those that an agent before this
+   * one made, or new ones. Each call gives another set of the same sockets. Throws `SYSCALL`, `NETNS`, `TOOL` or
+   * `TIMEOUT`; a port that something in the pod already listens on is EADDRINUSE.
+   */
+  acquire(podUid: string, netnsFd: number): Promise<PodListeners> {
+    return this.#inOrder(async () => {
+      const inode = netnsInode(netnsFd)
+      const kept = this.#kept.get(podUid)
+      if (kept?.netnsInode === inode) return copyOf(kept.listeners)
+      return this.#file.locked(async () => {
+        if (kept) this.#letGo(podUid)
+        const fresh = await this.#takeOrMake(podUid, netnsFd, inode)
+        this.#kept.set(podUid, fresh)
+        this.#recorded.add(podUid)
+        return copyOf(fresh.listeners)
+      })
+    })
+  }
+
+  /** Ends the pod's holder: with the last descriptor elsewhere closed, nothing listens any more. Failures are logged. */
+  release(podUid: string): void {
+    this.#recorded.delete(podUid)
+    this.#detached('could not end the holder of a pod', () =>
+      this.#file.locked(async () => this.#letGo(podUid)),
+    )
+  }
+
+  /** Releases every pod that is not among these. */
+  prune(livePods: ReadonlySet<string>): void {
+    for (const uid of this.#recorded) if (!livePods.has(uid)) this.release(uid)
+  }
+
+  /** Resolves when everything asked for so far is done. */
+  async idle(): Promise<void> {
+    await this.#last
+  }
+
+  async #takeOrMake(podUid: string, netnsFd: number, inode: bigint): Promise<Kept> {
+    const recorded: Holder | undefined = this.#read()[podUid] ?? findHolder(netnsFd)
+    if (recorded) {
+      const adoption = adoptFrom(recorded, inode)
+      if (adoption.kind === 'adopted') {
+        const kept = { netnsInode: inode, listeners: adoption.listeners, holder: recorded }
+        this.#record(podUid, kept)
+        this.#log.info({ podUid, holder: recorded.pid }, 'took over listening sockets')
+        return kept
+      }
+      if (adoption.kind === 'forbidden')
+        this.#log.warn(
+          { podUid, holder: recorded.pid, err: adoption.why },
+          'may not copy sockets from their holder, so waiting connections are lost: the agent needs CAP_SYS_PTRACE, and kernel.yama.ptrace_scope must be below 3',
+        )
+      else
+        this.#log.debug({ podUid, holder: recorded.pid, why: adoption.why }, 'holder on record is of no use')
+    }
+    const listeners = makeListeners(netnsFd)
+    try {
+      const kept: Kept = { netnsInode: inode, listeners, holder: await this.#startHolder(podUid, listeners) }
+      this.#record(podUid, kept)
+      // Not before the new sockets stand; and not later, as it would go on taking its share of the connections.
+      if (recorded) killHolder(recorded)
+      return kept
+    } catch (err) {
+      closeAll(listeners)
+      throw err
+    }
+  }
+
+  #startHolder(podUid: string, listeners: PodListeners): Promise<Holder> {
+    return startHolder(listeners, () => this.#tend(podUid))
+  }
+
+  /** Gives sockets whose holder was killed a new one. */
+  #tend(podUid?: string): void {
+    for (const [uid, kept] of this.#kept) {
+      if ((podUid !== undefined && podUid !== uid) || isHolderAlive(kept.holder)) continue
+      this.#detached("could not replace a pod's holder", () =>
+        this.#file.locked(async () => {
+          if (this.#kept.get(uid) !== kept || isHolderAlive(kept.holder)) return
+          this.#log.warn(
+            { podUid: uid, holder: kept.holder.pid },
+            'holder of listening sockets was killed; starting another',
+          )
+          // Without a watcher of its own: should this one be killed at once, the next round is early enough.
+          kept.holder = await startHolder(kept.listeners, () => undefined)
+          this.#record(uid, kept)
+        }),
+      )
+    }
+  }
+
+  #letGo(podUid: string): void {
+    const kept = this.#kept.get(podUid)
+    this.#kept.delete(podUid)
+    if (kept) closeAll(kept.listeners)
+    const records = this.#read()
+    const holder = records[podUid] ?? kept?.holder
+    if (holder) killHolder(holder)
+    if (!records[podUid]) return
+    delete records[podUid]
+    this.#file.write(records)
+  }
+
+  #record(podUid: string, { holder, netnsInode }: Kept): void {
+    const { pid, startTime } = holder
+    this.#file.write({
+      ...this.#read(),
+      [podUid]: { pid, startTime, netnsInode: Number(netnsInode), fds: HOLDER_FDS },
+    })
+  }
+
+  #read(): HolderRecords {
+    try {
+      return this.#file.read()
+    } catch (err) {
+      this.#log.warn(
+        { err: errorText(err) },
+        'record of socket holders is not usable; they are looked for in /proc',
+      )
+      return {}
+    }
+  }
+
+  #detached(failure: string, work: () => Promise<void>): void {
+    this.#inOrder(work).catch((err: unknown) => this.#log.warn({ err: errorText(err) }, failure))
+  }
+
+  #inOrder<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#last.then(work)
+    this.#last = mine.catch(() => undefined) // its caller hears of it
+    return mine
+  }
+}
+
+/** The three sockets of a pod, marked, so that what is accepted from them carries the agent's mark. Throws `SYSCALL`. */
+function makeListeners(netnsFd: number): PodListeners {
+  const made: number[] = []
+  try {
+    const [outbound, inbound, hbone] = inNetns(netnsFd, () =>
+      [PORT.outbound, PORT.inbound, PORT.hbone].map(port => {
+        const fd = listenTcp({ port, mark: MARK, reusePort: true })
+        made.push(fd)
+        return fd
+      }),
+    ) as [number, number, number]
+    return { outbound, inbound, hbone }
+  } catch (err) {
+    made.forEach(closeFd)
+    throw err
+  }
+}
+
+function copyOf(listeners: PodListeners): PodListeners {
+  const copied: number[] = []
+  const copy = (fd: number) => {
+    copied.push(dupFd(fd))
+    return copied.at(-1)!
+  }
+  try {
+    return {
+      outbound: copy(listeners.outbound),
+      inbound: copy(listeners.inbound),
+      hbone: copy(listeners.hbone),
+    }
+  } catch (err) {
+    copied.forEach(closeFd)
+    throw err
+  }
+}
+
+function closeAll(listeners: PodListeners): void {
+  for (const fd of [listeners.outbound, listeners.inbound, listeners.hbone]) closeFd(fd)
+}
