@@ -302,8 +302,9 @@ export class CertificateManager {
 
   #schedule(holding: Holding, delayMs: number): void {
     const { clock } = this.#options
-    holding.nextAttemptMs = Math.round(clock.now() + Math.max(0, delayMs))
-    holding.timer = clock.after(delayMs, () => this.#enqueue(holding))
+    const wholeMs = Math.max(0, Math.floor(delayMs))
+    holding.nextAttemptMs = clock.now() + wholeMs
+    holding.timer = clock.after(wholeMs, () => this.#enqueue(holding))
   }
 
   /** Tells the listeners, unless they know exactly this already. */
