@@ -1,0 +1,327 @@
+/**
+ * Everything the agent knows of the mesh, and who is told when it changes. The discovery stream fills it;
+ * decisions (router.ts), the enroller and the certificate manager read it. When the server is away it stays
+ * as it was: old knowledge is better than none.
+ */
+import { Cidr } from '../../lib/address.ts'
+import { mergeEnrolment, parseEnrolment, type Enrolment, type EnrolmentWishes } from '../../lib/enrolment.ts'
+import type { LocalPod } from '../pods/source.ts'
+import { ChangeLog, type ChangeListener } from './changes.ts'
+import { decodeNamespace, decodeNode, decodeTrustBundle } from './decode-culvert.ts'
+import { decodePolicy } from './decode-policy.ts'
+import { AddressDecoder } from './decode-workload.ts'
+import type { Origin } from './endpoints.ts'
+import { Nodes } from './nodes.ts'
+import { Policies } from './policies.ts'
+import type { Locality, NamespaceRecord, TrustBundleRecord, Workload } from './records.ts'
+import type { ResourceKind } from './resource-kind.ts'
+import { Services } from './services.ts'
+import { Waiters } from './waiters.ts'
+import { Workloads } from './workloads.ts'
+
+const POLICY_TYPE = 'type.googleapis.com/istio.security.Authorization'
+const NOWHERE: Locality = { region: '', zone: '', subzone: '' }
+
+export interface MeshOptions {
+  /** The node this agent runs on. */
+  nodeName: string
+  /** As in the uids of workloads. @default 'Kubernetes' */
+  clusterId?: string
+  /** For workloads that do not name theirs. @default 'cluster.local' */
+  trustDomain?: string
+  /** Our network, as workloads name it. @default '' */
+  network?: string
+  /**
+   * The server knows Culvert's own types: namespaces, nodes, trust bundles. Without them every namespace wishes
+   * what `defaultWishes` says. @default true
+   */
+  culvertTypes?: boolean
+  /** @default nothing, which means not enrolled */
+  defaultWishes?: EnrolmentWishes
+  /** How long the first sync waits for Culvert's own types after everything else has come. @default 3000 */
+  culvertWaitMs?: number
+  /** Ranges of pods and services beyond what the nodes say. */
+  clusterCidrs?: readonly string[]
+}
+
+export class Mesh {
+  readonly #options: Required<MeshOptions>
+  readonly #changes = new ChangeLog()
+  readonly #decoder: AddressDecoder
+  readonly #namespaces = new Map<string, NamespaceRecord>()
+  readonly #trustBundles = new Map<string, TrustBundleRecord>()
+  readonly #waiters = new Waiters()
+  readonly #unsettled: Set<ResourceKind>
+  #culvertTimer: NodeJS.Timeout | undefined
+  #isSynced = false
+  #locality = NOWHERE
+
+  readonly workloads: Workloads
+  readonly services: Services
+  readonly policies: Policies
+  readonly nodes: Nodes
+  /** What a discovery client subscribes to on this mesh's behalf. */
+  readonly kinds: readonly ResourceKind[]
+
+  constructor(options: MeshOptions) {
+    this.#options = {
+      clusterId: 'Kubernetes',
+      trustDomain: 'cluster.local',
+      network: '',
+      culvertTypes: true,
+      defaultWishes: { problems: [] },
+      culvertWaitMs: 3000,
+      clusterCidrs: [],
+      ...options,
+    }
+    const { network, trustDomain, clusterCidrs, culvertTypes } = this.#options
+    this.workloads = new Workloads(this.#changes, network)
+    this.services = new Services(this.#changes)
+    this.policies = new Policies(this.#changes)
+    this.nodes = new Nodes(
+      this.#changes,
+      clusterCidrs.map(cidr => Cidr.parse(cidr)),
+    )
+    this.#decoder = new AddressDecoder({ network, trustDomain })
+    this.kinds = this.#makeKinds(culvertTypes)
+    this.#unsettled = new Set(this.kinds)
+    this.#changes.onChange(({ ips, broad }) => (broad ? this.#waiters.wakeAll() : this.#waiters.wake(ips)))
+  }
+
+  /** Reports whether the first full picture has been received; it stays so when the server goes away. */
+  get isSynced(): boolean {
+    return this.#isSynced
+  }
+
+  /** Reports whether the policies have been received: before, nobody can be let in by them. */
+  get hasPolicies(): boolean {
+    return this.#isSynced || ![...this.#unsettled].some(kind => kind.typeUrl === POLICY_TYPE)
+  }
+
+  /** What the first sync still waits for, by type URL. Empty once synced. */
+  get waitsFor(): readonly string[] {
+    return this.#isSynced ? [] : [...this.#unsettled].map(kind => kind.typeUrl)
+  }
+
+  /** Tells what each batch of updates touched, after it was applied. */
+  onChange(listener: ChangeListener): void {
+    this.#changes.onChange(listener)
+  }
+
+  /** Resolves at the next change that may concern the address, or after the time. Never rejects. */
+  changed(ip: string, timeoutMs: number): Promise<void> {
+    return this.#waiters.wait(ip, timeoutMs)
+  }
+
+  /** Resolves once the first full picture is there; rejects when the signal aborts before. */
+  whenSynced(signal: AbortSignal): Promise<void> {
+    return this.#waiters.whenSynced(signal)
+  }
+
+  /**
+   * What holds for a pod of this node. The server's word on this very pod first, since it sees annotations
+   * change; else its namespace's and its own. Undefined while neither it nor its namespace is known.
+   */
+  enrolmentOf(pod: LocalPod): Enrolment | undefined {
+    const known = this.workloadOf(pod)?.details?.enrolment
+    if (known) return known
+    const wishes = this.#options.culvertTypes
+      ? this.#namespaces.get(pod.namespace)?.wishes
+      : this.#options.defaultWishes
+    return wishes && mergeEnrolment(wishes, parseEnrolment(pod.annotations))
+  }
+
+  /** Tells the namespaces in which `enrolmentOf` may answer otherwise than before. */
+  onEnrolmentChange(listener: (namespaces: ReadonlySet<string>) => void): void {
+    this.#changes.onChange(({ namespaces }) => {
+      if (namespaces.size > 0) listener(namespaces)
+    })
+  }
+
+  /** The roots of a trust domain, PEM; undefined when the server has not told any. */
+  roots(trustDomain: string): readonly string[] | undefined {
+    return this.#trustBundles.get(trustDomain)?.roots
+  }
+
+  onRootsChange(listener: (trustDomains: ReadonlySet<string>) => void): void {
+    this.#changes.onChange(({ trustDomains }) => {
+      if (trustDomains.size > 0) listener(trustDomains)
+    })
+  }
+
+  nodeAddresses(nodeName: string): readonly string[] {
+    return this.nodes.addressesOf(nodeName)
+  }
+
+  /** The workload that discovery knows the local pod as. One of an earlier pod with its name is not it. */
+  workloadOf(pod: LocalPod): Workload | undefined {
+    const isIt = (workload: Workload | undefined) =>
+      workload !== undefined &&
+      workload.name === pod.name &&
+      workload.namespace === pod.namespace &&
+      (workload.details === undefined || workload.details.podUid === pod.uid)
+    const named = this.workloads.byUid(`${this.#options.clusterId}//Pod/${pod.namespace}/${pod.name}`)
+    if (isIt(named)) return named
+    return pod.ips.map(ip => this.workloads.byIp(ip)).find(isIt)
+  }
+
+  /** Where the pod's connections come from; of a pod not known yet, this node. */
+  originOf(pod: LocalPod): Origin {
+    const { nodeName, clusterId, network } = this.#options
+    const workload = this.workloadOf(pod)
+    return {
+      node: workload?.node || nodeName,
+      cluster: workload?.cluster || clusterId,
+      network,
+      locality: workload?.locality ?? this.#locality,
+    }
+  }
+
+  /** The number of each thing known. */
+  sizes(): Record<string, number> {
+    return {
+      workloads: this.workloads.size,
+      addresses: this.workloads.addressCount,
+      services: this.services.size,
+      policies: this.policies.size,
+      namespaces: this.#namespaces.size,
+      nodes: this.nodes.size,
+      trustBundles: this.#trustBundles.size,
+    }
+  }
+
+  /** Everything known, as plain JSON. */
+  dump(): Record<string, unknown> {
+    return {
+      synced: this.#isSynced,
+      waitsFor: this.waitsFor,
+      sizes: this.sizes(),
+      workloads: [...this.workloads.values()].map(({ memberships, waypoint, ...rest }) => ({
+        ...rest,
+        waypoint: waypoint?.text,
+        services: Object.fromEntries(
+          memberships.map(({ service, ports }) => [service, Object.fromEntries(ports)]),
+        ),
+      })),
+      services: [...this.services.values()].map(({ key, service, members }) => ({
+        key,
+        ...(service && {
+          ...service,
+          ports: Object.fromEntries(service.ports),
+          ranges: service.ranges.map(range => range.text),
+          waypoint: service.waypoint?.text,
+        }),
+        endpoints: [...members.keys()],
+      })),
+      policies: [...this.policies.values()],
+      namespaces: [...this.#namespaces.values()],
+      nodes: [...this.nodes.values()].map(node => ({
+        ...node,
+        podCidrs: node.podCidrs.map(range => range.text),
+      })),
+      trustBundles: [...this.#trustBundles.values()],
+    }
+  }
+
+  #makeKinds(culvertTypes: boolean): ResourceKind[] {
+    const kind = (
+      type: string,
+      put: (name: string, bytes: Uint8Array) => void,
+      remove: (name: string) => void,
+    ): ResourceKind => {
+      const made: ResourceKind = {
+        typeUrl: `type.googleapis.com/${type}`,
+        put,
+        remove,
+        settled: () => this.#settle(made),
+      }
+      return made
+    }
+    const standard = [
+      kind(
+        'istio.workload.Address',
+        (name, bytes) => this.#putAddress(name, bytes),
+        name => this.#removeAddress(name),
+      ),
+      kind(
+        'istio.security.Authorization',
+        (name, bytes) => this.policies.put(decodePolicy(name, bytes)),
+        name => this.policies.remove(name),
+      ),
+    ]
+    if (!culvertTypes) return standard
+    return [
+      ...standard,
+      kind(
+        'culvert.v1.Namespace',
+        (name, bytes) => {
+          this.#namespaces.set(name, decodeNamespace(name, bytes))
+          this.#changes.namespace(name)
+        },
+        name => {
+          if (this.#namespaces.delete(name)) this.#changes.namespace(name)
+        },
+      ),
+      kind(
+        'culvert.v1.Node',
+        (name, bytes) => this.nodes.put(decodeNode(name, bytes)),
+        name => this.nodes.remove(name),
+      ),
+      kind(
+        'culvert.v1.TrustBundle',
+        (name, bytes) => {
+          this.#trustBundles.set(name, decodeTrustBundle(name, bytes))
+          this.#changes.trustDomain(name)
+        },
+        name => {
+          if (this.#trustBundles.delete(name)) this.#changes.trustDomain(name)
+        },
+      ),
+    ]
+  }
+
+  #putAddress(name: string, bytes: Uint8Array): void {
+    const record = this.#decoder.decode(name, bytes)
+    if (record.kind === 'service') {
+      this.#removeWorkload(name)
+      this.services.put(record.service)
+      return
+    }
+    this.services.remove(name)
+    const { workload } = record
+    const before = this.workloads.put(workload)
+    if (before === 'same') return
+    this.services.moveMember(before, workload)
+    if (workload.node !== this.#options.nodeName) return
+    this.#locality = workload.locality
+    this.#changes.namespace(workload.namespace)
+  }
+
+  #removeAddress(name: string): void {
+    this.services.remove(name)
+    this.#removeWorkload(name)
+  }
+
+  #removeWorkload(uid: string): void {
+    const before = this.workloads.remove(uid)
+    if (!before) return
+    this.services.moveMember(before, undefined)
+    if (before.node === this.#options.nodeName) this.#changes.namespace(before.namespace)
+  }
+
+  #settle(kind: ResourceKind): void {
+    if (this.#isSynced || !this.#unsettled.delete(kind)) return
+    this.#changes.broad()
+    const isOnlyCulvertLeft = [...this.#unsettled].every(each => each.typeUrl.includes('/culvert.'))
+    if (this.#unsettled.size === 0) this.#sync()
+    else if (isOnlyCulvertLeft)
+      this.#culvertTimer ??= setTimeout(() => this.#sync(), this.#options.culvertWaitMs).unref()
+  }
+
+  #sync(): void {
+    clearTimeout(this.#culvertTimer)
+    this.#isSynced = true
+    this.#changes.broad()
+    this.#waiters.synced()
+  }
+}

@@ -1,0 +1,154 @@
+/**
+ * Workloads by uid and by address.
+ *
+ * An address may have two owners for a while: a pod's address is given to another pod before the first one's
+ * deletion is heard. The later arrival wins, and one that is being deleted loses to one that is not; when the
+ * winner goes, whoever of the others still exists has the address again.
+ * A host-network workload's address is its node's: it never answers for the address as a pod.
+ */
+import type { ChangeLog } from './changes.ts'
+import type { Workload } from './records.ts'
+
+export class Workloads {
+  readonly #changes: ChangeLog
+  readonly #network: string
+  readonly #byUid = new Map<string, Workload>()
+  // An array only where an address has several owners, in the order of their arrival.
+  readonly #byIp = new Map<string, Workload | Workload[]>()
+  readonly #hostNetwork = new Map<string, Workload[]>()
+
+  /** @param network ours: workloads of others are kept, but not found by address */
+  constructor(changes: ChangeLog, network: string) {
+    this.#changes = changes
+    this.#network = network
+  }
+
+  get size(): number {
+    return this.#byUid.size
+  }
+
+  get addressCount(): number {
+    return this.#byIp.size
+  }
+
+  values(): MapIterator<Workload> {
+    return this.#byUid.values()
+  }
+
+  byUid(uid: string): Workload | undefined {
+    return this.#byUid.get(uid)
+  }
+
+  /** The pod that has the address (canonical text), if one is known. */
+  byIp(ip: string): Workload | undefined {
+    const owners = this.#byIp.get(ip)
+    if (!Array.isArray(owners)) return owners
+    return owners.findLast(owner => !owner.details?.terminating) ?? owners.at(-1)
+  }
+
+  /** A host-network workload at the address, if one is known. */
+  hostNetworkAt(ip: string): Workload | undefined {
+    return this.#hostNetwork.get(ip)?.at(-1)
+  }
+
+  /** Adds or replaces. Gives the one replaced; `'same'` when nothing changed. */
+  put(workload: Workload): Workload | 'same' | undefined {
+    const before = this.#byUid.get(workload.uid)
+    if (before && isSame(before, workload)) return 'same'
+    this.#byUid.set(workload.uid, workload)
+    // Another pod under the same name, as a StatefulSet makes them, is a new arrival at its address.
+    const isSamePod = before !== undefined && before.details?.podUid === workload.details?.podUid
+    const oldIps = before ? this.#indexedIps(before) : []
+    const newIps = this.#indexedIps(workload)
+    for (const ip of oldIps) if (!isSamePod || !newIps.includes(ip)) this.#release(ip, before!)
+    for (const ip of newIps) {
+      if (isSamePod && oldIps.includes(ip)) this.#replace(ip, before, workload)
+      else this.#claim(ip, workload)
+    }
+    if (before) this.#moveHostNetwork(before, undefined)
+    this.#moveHostNetwork(undefined, workload)
+    return before
+  }
+
+  /** Gives the one removed. */
+  remove(uid: string): Workload | undefined {
+    const before = this.#byUid.get(uid)
+    if (!before) return undefined
+    this.#byUid.delete(uid)
+    for (const ip of this.#indexedIps(before)) this.#release(ip, before)
+    this.#moveHostNetwork(before, undefined)
+    return before
+  }
+
+  #indexedIps(workload: Workload): readonly string[] {
+    return workload.hostNetwork || workload.network !== this.#network ? [] : workload.ips
+  }
+
+  #claim(ip: string, workload: Workload): void {
+    const owners = this.#byIp.get(ip)
+    if (!owners) this.#byIp.set(ip, workload)
+    else if (Array.isArray(owners)) owners.push(workload)
+    else if (owners !== workload) this.#byIp.set(ip, [owners, workload])
+    this.#changes.ip(ip)
+  }
+
+  #replace(ip: string, before: Workload, after: Workload): void {
+    const owners = this.#byIp.get(ip)
+    if (Array.isArray(owners)) owners[owners.indexOf(before)] = after
+    else this.#byIp.set(ip, after)
+    this.#changes.ip(ip)
+  }
+
+  #release(ip: string, workload: Workload): void {
+    const owners = this.#byIp.get(ip)
+    if (Array.isArray(owners)) {
+      const left = owners.filter(owner => owner !== workload)
+      this.#byIp.set(ip, left.length === 1 ? left[0]! : left)
+    } else if (owners === workload) {
+      this.#byIp.delete(ip)
+    }
+    this.#changes.ip(ip)
+  }
+
+  #moveHostNetwork(before: Workload | undefined, after: Workload | undefined): void {
+    for (const ip of before?.hostNetwork ? before.ips : []) {
+      const left = this.#hostNetwork.get(ip)?.filter(each => each !== before) ?? []
+      if (left.length > 0) this.#hostNetwork.set(ip, left)
+      else this.#hostNetwork.delete(ip)
+      this.#changes.ip(ip)
+    }
+    for (const ip of after?.hostNetwork && after.network === this.#network ? after.ips : []) {
+      this.#hostNetwork.set(ip, [...(this.#hostNetwork.get(ip) ?? []), after!])
+      this.#changes.ip(ip)
+    }
+  }
+}
+
+/** Reports whether two records say the same: what a server sends again in full need not disturb anyone. */
+function isSame(a: Workload, b: Workload): boolean {
+  return (
+    a.name === b.name &&
+    a.namespace === b.namespace &&
+    a.serviceAccount === b.serviceAccount &&
+    a.identity === b.identity &&
+    a.network === b.network &&
+    a.tunnelled === b.tunnelled &&
+    a.hostNetwork === b.hostNetwork &&
+    a.healthy === b.healthy &&
+    a.capacity === b.capacity &&
+    a.node === b.node &&
+    a.cluster === b.cluster &&
+    a.workloadName === b.workloadName &&
+    a.ips.length === b.ips.length &&
+    a.ips.every((ip, at) => ip === b.ips[at]) &&
+    // Shared between records, so that one object means one content.
+    a.memberships === b.memberships &&
+    a.policies === b.policies &&
+    a.locality === b.locality &&
+    a.waypoint?.text === b.waypoint?.text &&
+    a.details?.podUid === b.details?.podUid &&
+    a.details?.enrolment === b.details?.enrolment &&
+    a.details?.probePorts === b.details?.probePorts &&
+    a.details?.terminating === b.details?.terminating
+  )
+}
