@@ -3,7 +3,7 @@
  * files it came from change. A change that cannot be used is logged and the old issuer stays.
  */
 import { generateKeyPairSync, X509Certificate as NodeCertificate } from 'node:crypto'
-import { PublicKey } from '@peculiar/x509'
+import { PublicKey } from './x509.ts'
 import { errorText } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import { FileWatch } from '../file-watch.ts'

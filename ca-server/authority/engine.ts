@@ -2,10 +2,9 @@
  * The two implementations of WebCrypto that certificates can be made with. Keys belong to the engine that made
  * them, so one process uses one engine; nothing else in the authority knows which.
  */
-import 'reflect-metadata' // @peculiar/x509 resolves its algorithms through it and fails at import without
 import { webcrypto } from 'node:crypto'
 import { Crypto as PeculiarCrypto } from '@peculiar/webcrypto'
-import { cryptoProvider } from '@peculiar/x509'
+import { cryptoProvider } from './x509.ts'
 import type { EngineName } from './engine-name.ts'
 
 export type Engine = Crypto

@@ -3,7 +3,7 @@
  * trusted elsewhere. Everything that a verifier would trip over later is checked here, and named.
  */
 import { createPrivateKey, X509Certificate as NodeCertificate, type KeyObject } from 'node:crypto'
-import { BasicConstraintsExtension, KeyUsageFlags, KeyUsagesExtension, X509Certificate } from '@peculiar/x509'
+import { BasicConstraintsExtension, KeyUsageFlags, KeyUsagesExtension, X509Certificate } from './x509.ts'
 import { CulvertError } from '../../lib/errors.ts'
 import type { Engine } from './engine.ts'
 import { issuerFrom, type Issuer } from './issuer.ts'

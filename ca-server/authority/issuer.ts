@@ -3,7 +3,7 @@
  * `own-root.ts` or `intermediate.ts`; read by `leaf.ts`.
  */
 import type { KeyObject } from 'node:crypto'
-import { AuthorityKeyIdentifierExtension, type X509Certificate } from '@peculiar/x509'
+import { AuthorityKeyIdentifierExtension, type X509Certificate } from './x509.ts'
 import { CulvertError } from '../../lib/errors.ts'
 import type { Engine } from './engine.ts'
 

@@ -14,7 +14,7 @@ import {
   X509CertificateGenerator,
   type JsonGeneralName,
   type PublicKey,
-} from '@peculiar/x509'
+} from './x509.ts'
 import { CulvertError } from '../../lib/errors.ts'
 import type { Engine } from './engine.ts'
 import type { Issuer } from './issuer.ts'

@@ -13,7 +13,7 @@ import {
   SubjectKeyIdentifierExtension,
   X509Certificate,
   X509CertificateGenerator,
-} from '@peculiar/x509'
+} from './x509.ts'
 import { CulvertError, errorCode } from '../../lib/errors.ts'
 import { replaceFile, writeTemporary } from '../atomic-file.ts'
 import type { Engine } from './engine.ts'

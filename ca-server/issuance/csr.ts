@@ -8,7 +8,7 @@ import {
   SubjectAlternativeNameExtension,
   type Attribute,
   type PublicKey,
-} from '@peculiar/x509'
+} from '../authority/x509.ts'
 import type { Engine } from '../authority/engine.ts'
 import { Refusal } from '../refusal.ts'
 
