@@ -6,7 +6,7 @@
  *
  * Everything that changes the record is done in order, one at a time.
  */
-import { errorText } from '../../lib/errors.ts'
+import { CulvertError, errorText } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import { MARK, PORT } from '../ports.ts'
 import { closeFd, dupFd } from '../sys/fd.ts'
@@ -45,14 +45,16 @@ export class ListenerKeeper {
   readonly #kept = new Map<string, Kept>()
   /** Pods with a live holder on record, whether taken over yet or not. */
   readonly #recorded: Set<string>
+  readonly #timer: NodeJS.Timeout
   #last: Promise<unknown> = Promise.resolve()
+  #isClosed = false
 
   constructor(options: ListenerKeeperOptions) {
     this.#log = options.log
     this.#file = new HolderFile(options.runDir)
     const records = Object.entries(this.#read()).filter(([, record]) => isHolderAlive(record))
     this.#recorded = new Set(records.map(([uid]) => uid))
-    setInterval(() => this.#tend(), options.tendMs ?? 10_000).unref()
+    this.#timer = setInterval(() => this.#tend(), options.tendMs ?? 10_000).unref()
   }
 
   /** Reports whether the pod's sockets are kept, by this agent or by one before it. */
@@ -91,6 +93,19 @@ export class ListenerKeeper {
   /** Releases every pod that is not among these. */
   prune(livePods: ReadonlySet<string>): void {
     for (const uid of this.#recorded) if (!livePods.has(uid)) this.release(uid)
+  }
+
+  /**
+   * Resolves when everything asked for so far is done and this agent has let go of its copies of the sockets. The
+   * holders stay, for the next agent.
+   */
+  async close(): Promise<void> {
+    if (this.#isClosed) return
+    clearInterval(this.#timer)
+    this.#isClosed = true
+    await this.#last
+    for (const { listeners } of this.#kept.values()) closeAll(listeners)
+    this.#kept.clear()
   }
 
   /** Resolves when everything asked for so far is done. */
@@ -140,6 +155,12 @@ export class ListenerKeeper {
       this.#detached("could not replace a pod's holder", () =>
         this.#file.locked(async () => {
           if (this.#kept.get(uid) !== kept || isHolderAlive(kept.holder)) return
+          const recorded = this.#read()[uid]
+          if (recorded === undefined) return // released by another agent beside this one
+          if (isHolderAlive(recorded)) {
+            kept.holder = recorded
+            return
+          }
           this.#log.warn(
             { podUid: uid, holder: kept.holder.pid },
             'holder of listening sockets was killed; starting another',
@@ -189,6 +210,8 @@ export class ListenerKeeper {
   }
 
   #inOrder<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#isClosed)
+      return Promise.reject(new CulvertError('CLOSED', 'listening sockets are no longer kept'))
     const mine = this.#last.then(work)
     this.#last = mine.catch(() => undefined) // its caller hears of it
     return mine

@@ -3,6 +3,7 @@
  * what is already as it should be is not touched, and keeps its counters. Two calls for one namespace never
  * overlap, whoever makes them.
  */
+import { closeFd, dupFd } from '../sys/fd.ts'
 import { netnsInode } from '../sys/netns.ts'
 import type { Counters, CounterName } from './counters.ts'
 import { Iptables } from './iptables.ts'
@@ -41,8 +42,8 @@ export interface RemoveOptions {
  * Makes the namespace's rules and routing what the settings ask for. The listeners must stand before: from the
  * moment this returns, new connections go to them. Throws `REDIRECT`, `TOOL`, `SYSCALL` or `NETNS`.
  */
-export function applyRedirect(netnsFd: number, settings: RedirectSettings): Promise<void> {
-  return inTurn(netnsFd, async () => {
+export function applyRedirect(podNetnsFd: number, settings: RedirectSettings): Promise<void> {
+  return inTurn(podNetnsFd, async netnsFd => {
     addReturnRoutes(netnsFd)
     await program(netnsFd, describeRules(settings), TABLES)
   })
@@ -52,8 +53,8 @@ export function applyRedirect(netnsFd: number, settings: RedirectSettings): Prom
  * Takes the rules and the routing away; connections that were redirected live on. Nothing of ours being there
  * is fine. Throws like `applyRedirect`.
  */
-export function removeRedirect(netnsFd: number, options: RemoveOptions = {}): Promise<void> {
-  return inTurn(netnsFd, async () => {
+export function removeRedirect(podNetnsFd: number, options: RemoveOptions = {}): Promise<void> {
+  return inTurn(podNetnsFd, async netnsFd => {
     // The lock before the capture, or what is no longer captured would be dropped.
     await program(netnsFd, NOTHING, ['filter', 'nat'])
     if (!options.keepReturnPath) await dropReturnPath(netnsFd)
@@ -61,8 +62,8 @@ export function removeRedirect(netnsFd: number, options: RemoveOptions = {}): Pr
 }
 
 /** Takes the rest away that `keepReturnPath` left. Throws like `applyRedirect`. */
-export function removeReturnPath(netnsFd: number): Promise<void> {
-  return inTurn(netnsFd, () => dropReturnPath(netnsFd))
+export function removeReturnPath(podNetnsFd: number): Promise<void> {
+  return inTurn(podNetnsFd, netnsFd => dropReturnPath(netnsFd))
 }
 
 async function dropReturnPath(netnsFd: number): Promise<void> {
@@ -71,8 +72,8 @@ async function dropReturnPath(netnsFd: number): Promise<void> {
 }
 
 /** Compares the namespace with what the settings ask for. Throws like `applyRedirect`. */
-export function inspectRedirect(netnsFd: number, settings: RedirectSettings): Promise<Inspection> {
-  return inTurn(netnsFd, async () => {
+export function inspectRedirect(podNetnsFd: number, settings: RedirectSettings): Promise<Inspection> {
+  return inTurn(podNetnsFd, async netnsFd => {
     const ruleSet = describeRules(settings)
     const found = await forEachFamily(netnsFd, async (iptables, family) => {
       const saved = parseSaved(await iptables.save(netnsFd, family))
@@ -89,8 +90,8 @@ export function inspectRedirect(netnsFd: number, settings: RedirectSettings): Pr
 }
 
 /** What the rules counted, both families together. Empty when there are none. Throws like `applyRedirect`. */
-export function readCounters(netnsFd: number): Promise<Counters> {
-  return inTurn(netnsFd, async () => {
+export function readCounters(podNetnsFd: number): Promise<Counters> {
+  return inTurn(podNetnsFd, async netnsFd => {
     const counters: Counters = {}
     await forEachFamily(netnsFd, async (iptables, family) => {
       const saved = parseSaved(await iptables.save(netnsFd, family))
@@ -149,14 +150,23 @@ async function forEachFamily<T>(
 /** The last call for each namespace, by inode. */
 const turns = new Map<bigint, Promise<unknown>>()
 
-async function inTurn<T>(netnsFd: number, work: () => Promise<T>): Promise<T> {
-  const inode = netnsInode(netnsFd)
+/**
+ * `work` gets a descriptor of its own: should the caller close its one meanwhile, the number could pass to the
+ * namespace of another pod.
+ */
+async function inTurn<T>(callersFd: number, work: (netnsFd: number) => Promise<T>): Promise<T> {
+  const inode = netnsInode(callersFd)
+  const netnsFd = dupFd(callersFd)
   const before = turns.get(inode) ?? Promise.resolve()
-  const mine = before.then(work, work)
+  const mine = before.then(
+    () => work(netnsFd),
+    () => work(netnsFd),
+  )
   turns.set(inode, mine)
   try {
     return await mine
   } finally {
+    closeFd(netnsFd)
     if (turns.get(inode) === mine) turns.delete(inode)
   }
 }

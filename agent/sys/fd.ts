@@ -22,3 +22,16 @@ export function dupFd(fd: number): number {
 export function statFd(fd: number): BigIntStats {
   return fstatSync(fd, { bigint: true })
 }
+
+const LOCK_EX_NB = 2 | 4 // sys/file.h: LOCK_EX | LOCK_NB
+
+/**
+ * Tries to lock an open file against other processes; the lock ends when the descriptor is closed, also by
+ * the death of the process. Reports whether it was free. Throws `SYSCALL`.
+ */
+export function tryLockFile(fd: number): boolean {
+  if (libc.flock(fd, LOCK_EX_NB) === 0) return true
+  const errno = lastErrno()
+  if (errno === constants.errno.EWOULDBLOCK || errno === constants.errno.EINTR) return false
+  throw syscallError(errno, 'flock')
+}

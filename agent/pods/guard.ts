@@ -1,0 +1,226 @@
+/**
+ * Guards the redirection of enrolled pods. The kernel tells of every change to a namespace's nf_tables rules and
+ * routing; a change is compared with what should be, put right and reported. What the kernel does not tell of
+ * (legacy iptables, listeners, addresses) is looked at in turn, every pod once per round.
+ *
+ * A pod that changes its rules without end must not keep the agent busy: each pod has a few looks at once, then
+ * two a second.
+ */
+import { networkInterfaces } from 'node:os'
+import { canonicalIp } from '../../lib/address.ts'
+import { errorText } from '../../lib/errors.ts'
+import type { Logger } from '../../lib/log.ts'
+import { PORT } from '../ports.ts'
+import { applyRedirect, inspectRedirect } from '../redirect/apply.ts'
+import type { RedirectSettings } from '../redirect/settings.ts'
+import { NamespaceWatch } from '../sys/namespace-watch.ts'
+import { inNetns, netnsInode } from '../sys/netns.ts'
+import { listeningSockets } from './listening.ts'
+import { LookBudget } from './look-budget.ts'
+
+export interface DriftEvent {
+  readonly podUid: string
+  /**
+   * One sentence for each thing that was not as it should be, `IPv4 nat: …`; what stands before the colon is one
+   * of a few. Empty when what could not be put right before is in order again.
+   */
+  readonly drift: readonly string[]
+  /** From when the agent knew to when the rules stood again; undefined when something could not be put right. */
+  readonly repairedInMs: number | undefined
+  /** The programs that changed nf_tables rules, as the kernel names them: `iptables (pid 42)`. */
+  readonly by: readonly string[]
+}
+
+export interface RedirectGuardOptions {
+  readonly log: Logger
+  readonly onDrift: (event: DriftEvent) => void
+  /** How often the kernel is asked for news, of all pods at once. @default 50 */
+  readonly intervalMs?: number
+  /** How often each pod is looked at without news. @default 30000 */
+  readonly roundMs?: number
+}
+
+/** What tells a pod's namespace from another one. */
+export interface NamespaceIdentity {
+  /** A path that opens it. */
+  readonly netns: string
+  /** The addresses that it must have, canonical text. */
+  readonly ips: readonly string[]
+}
+
+interface Watched {
+  readonly podUid: string
+  readonly netnsFd: number
+  readonly identity: NamespaceIdentity | undefined
+  readonly budget: LookBudget
+  settings: RedirectSettings
+  /** When news came that nobody has looked at yet. */
+  newsAtMs: number | undefined
+  by: Set<string>
+  isLooking: boolean
+  lookedAtMs: number
+  /** What the last look found and could not put right. */
+  standing: string
+}
+
+export class RedirectGuard {
+  readonly #options: Required<RedirectGuardOptions>
+  readonly #watch = new NamespaceWatch()
+  readonly #pods = new Map<string, Watched>()
+  readonly #timer: NodeJS.Timeout
+  #complaint = ''
+  #isClosed = false
+
+  /** Throws `SYSCALL`. */
+  constructor(options: RedirectGuardOptions) {
+    this.#options = { intervalMs: 50, roundMs: 30_000, ...options }
+    this.#timer = setInterval(() => this.#tick(), this.#options.intervalMs).unref()
+  }
+
+  /**
+   * Starts to guard a pod whose rules stand. The descriptor stays the caller's, open until `unwatch`. With an
+   * identity the namespace is also checked to be still the pod's. Throws `SYSCALL`.
+   */
+  watch(podUid: string, netnsFd: number, settings: RedirectSettings, identity?: NamespaceIdentity): void {
+    this.unwatch(podUid)
+    this.#watch.add(podUid, netnsFd)
+    this.#pods.set(podUid, {
+      podUid,
+      netnsFd,
+      identity,
+      budget: new LookBudget(),
+      settings,
+      newsAtMs: performance.now(), // what happened between programming and watching was not announced to us
+      by: new Set(),
+      isLooking: false,
+      lookedAtMs: performance.now(),
+      standing: '',
+    })
+  }
+
+  /** The pod's settings are others now: its rules are compared with these from now on. */
+  update(podUid: string, settings: RedirectSettings): void {
+    const pod = this.#pods.get(podUid)
+    if (!pod) return
+    pod.settings = settings
+    pod.newsAtMs ??= performance.now()
+  }
+
+  /** Call it before the rules are taken away, or they are put back. */
+  unwatch(podUid: string): void {
+    this.#watch.remove(podUid)
+    this.#pods.delete(podUid)
+  }
+
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    clearInterval(this.#timer)
+    this.#pods.clear()
+    this.#watch.close()
+  }
+
+  #tick(): void {
+    const now = performance.now()
+    try {
+      for (const { key, by } of this.#watch.poll()) {
+        const pod = this.#pods.get(key)
+        if (!pod) continue
+        pod.newsAtMs ??= now
+        for (const author of by) if (pod.by.size < MAX_AUTHORS) pod.by.add(author)
+      }
+      this.#complaint = ''
+    } catch (err) {
+      const complaint = errorText(err)
+      if (complaint !== this.#complaint)
+        this.#options.log.error(
+          { err: complaint },
+          'cannot hear of changes to rules; looking at each pod in turn',
+        )
+      this.#complaint = complaint
+    }
+    for (const pod of this.#pods.values()) {
+      const isDue = pod.newsAtMs !== undefined || now - pod.lookedAtMs >= this.#options.roundMs
+      if (!isDue || pod.isLooking || !pod.budget.take(now)) continue
+      void this.#look(pod)
+    }
+  }
+
+  async #look(pod: Watched): Promise<void> {
+    const { settings } = pod
+    const sinceMs = pod.newsAtMs ?? performance.now()
+    const by = [...pod.by]
+    pod.newsAtMs = undefined
+    pod.by = new Set()
+    pod.isLooking = true
+    pod.lookedAtMs = performance.now()
+    let drift: string[] = []
+    try {
+      const inspection = await inspectRedirect(pod.netnsFd, settings)
+      drift = inspection.drift
+      if (!this.#isCurrent(pod, settings)) return
+      const beyond = [...inspection.bypasses, ...listenerDrift(pod.netnsFd), ...identityDrift(pod)]
+      if (drift.length > 0) await applyRedirect(pod.netnsFd, settings)
+      if (!this.#isCurrent(pod, settings)) return
+      this.#report(pod, drift, beyond, sinceMs, by)
+    } catch (err) {
+      if (!this.#isCurrent(pod, settings)) return
+      pod.newsAtMs ??= sinceMs // to be tried again
+      this.#report(pod, drift, [`inspection: ${errorText(err)}`], sinceMs, by)
+    } finally {
+      pod.isLooking = false
+    }
+  }
+
+  /** Reports whether the pod is still guarded, with the settings that it was looked at with. */
+  #isCurrent(pod: Watched, settings: RedirectSettings): boolean {
+    return this.#pods.get(pod.podUid) === pod && pod.settings === settings
+  }
+
+  /** `repaired` was put right, `beyond` cannot be: it is told when it is new, and once more when it has gone. */
+  #report(pod: Watched, repaired: string[], beyond: string[], sinceMs: number, by: string[]): void {
+    const standing = beyond.join('; ')
+    const isNews = standing !== pod.standing
+    pod.standing = standing
+    if (repaired.length === 0 && !isNews) return
+    const isRepaired = beyond.length === 0
+    try {
+      this.#options.onDrift({
+        podUid: pod.podUid,
+        drift: [...repaired, ...beyond],
+        repairedInMs: isRepaired ? Math.round(performance.now() - sinceMs) : undefined,
+        by,
+      })
+    } catch (err) {
+      this.#options.log.error({ err: errorText(err) }, 'a report of drift could not be taken')
+    }
+  }
+}
+
+const MAX_AUTHORS = 5
+
+function listenerDrift(netnsFd: number): string[] {
+  const listening = listeningSockets(netnsFd)
+  return [PORT.outbound, PORT.inbound, PORT.hbone]
+    .filter(port => !listening.has(port))
+    .map(port => `listeners: nothing listens on ${port}`)
+}
+
+function identityDrift({ netnsFd, identity }: Watched): string[] {
+  if (identity === undefined) return []
+  const found: string[] = []
+  try {
+    if (netnsInode(identity.netns) !== netnsInode(netnsFd))
+      found.push(`namespace: ${identity.netns} is another one now`)
+  } catch {
+    found.push(`namespace: ${identity.netns} is gone`)
+  }
+  const owned = new Set(
+    Object.values(inNetns(netnsFd, () => networkInterfaces()))
+      .flatMap(addresses => addresses ?? [])
+      .filter(({ address }) => !address.includes('%'))
+      .map(({ address }) => canonicalIp(address)),
+  )
+  for (const ip of identity.ips) if (!owned.has(ip)) found.push(`namespace: it has lost the address ${ip}`)
+  return found
+}
