@@ -1,0 +1,44 @@
+/** What the parts of the supervisor share. */
+import { execPath } from 'node:process'
+import { fileURLToPath } from 'node:url'
+import type { Cluster } from '../cluster/cluster.ts'
+import type { LabPaths } from '../names.ts'
+import { toolPath } from '../run.ts'
+import type { WorldFiles } from './world-files.ts'
+
+export interface LabSettings {
+  readonly name: string
+  readonly trustDomain: string
+  /** Lifetime of certificates as the agents ask for it, like `20s`; undefined leaves it to them. */
+  readonly certTtl: string | undefined
+  readonly logLevel: string
+  /** What agents are given to end in, seconds. */
+  readonly graceSeconds: number
+}
+
+export interface LabContext {
+  readonly settings: LabSettings
+  readonly paths: LabPaths
+  readonly cluster: Cluster
+  readonly files: WorldFiles
+  /** Tells the operator of something that did not go as it should, but does not stop the lab. */
+  readonly warn: (message: string) => void
+  /** Some process began or ended: the state file is to be written. */
+  readonly processesChanged: () => void
+}
+
+/** The command line of one of Culvert's own programs, given by its place in the tree. */
+export function programArgv(path: string): string[] {
+  const file = fileURLToPath(new URL(`../../${path}`, import.meta.url))
+  return [execPath, '--disable-warning=ExperimentalWarning', file]
+}
+
+/** What every process of the lab gets; nothing of the environment of whoever started the lab. */
+export function baseEnv(): Record<string, string> {
+  return { PATH: toolPath(), HOME: '/', LANG: process.env.LANG ?? 'C.UTF-8' }
+}
+
+/** Parts come back at once the first times, then at most four times a second, for ever. */
+export function partRestartDelayMs(restart: number): number {
+  return restart <= 3 ? 0 : Math.min(250, 50 * (restart - 3))
+}
