@@ -7,12 +7,24 @@ import type { Endpoint } from '../worker/messages.ts'
 import { peerOf, type LocalityScope, type Locality, type Service, type Workload } from './records.ts'
 import type { Member, ServiceEntry } from './services.ts'
 
+/**
+ * Most endpoints of one decision. Decisions are copied to the data-plane threads, at some microseconds for each
+ * endpoint; the nodes of a cluster that has services of this size together still reach all of them.
+ */
+const MAX_ENDPOINTS = 1000
+
 /** Where a connection comes from, as far as the choice of endpoints depends on it. */
 export interface Origin {
   readonly locality: Locality
   readonly node: string
   readonly cluster: string
   readonly network: string
+}
+
+interface Candidate {
+  readonly member: Member
+  readonly ip: string
+  readonly port: number
 }
 
 export type EndpointAnswer =
@@ -61,7 +73,7 @@ function build(
   const target = service.ports.get(port)
   const out = { port: 0, unhealthy: 0, otherNetwork: 0, other: 0 }
   let best = 0
-  let chosen: Endpoint[] = []
+  let candidates: Candidate[] = []
   for (const member of entry.members.values()) {
     const { workload } = member
     const memberPort = member.ports.get(port) || target || 0
@@ -76,12 +88,16 @@ function build(
         out.other++
         continue
       }
-      if (rank > best) [best, chosen] = [rank, []]
-      chosen.push(endpoint(workload, ip, memberPort, workload.capacity, service.identities))
+      if (rank > best) [best, candidates] = [rank, []]
+      candidates.push({ member, ip, port: memberPort })
     }
   }
-  if (chosen.length > 0)
-    return { kind: 'endpoints', all: chosen, tunnelled: chosen.filter(each => each.via.kind === 'hbone') }
+  if (candidates.length > 0) {
+    const all = someOf(candidates).map(({ member: { workload }, ip, port }) =>
+      endpoint(workload, ip, port, workload.capacity, service.identities),
+    )
+    return { kind: 'endpoints', all, tunnelled: all.filter(each => each.via.kind === 'hbone') }
+  }
 
   const name = `service ${service.info.namespace}/${service.info.name}`
   if (target === undefined && out.port === entry.members.size)
@@ -95,6 +111,13 @@ function build(
   ].filter(cause => cause !== false)
   const why = causes.length > 0 ? `: ${causes.join(', ')}` : ''
   return { kind: 'none', reason: 'no-endpoint', detail: `${name} has no endpoint${why}` }
+}
+
+/** All of them, or as many as a decision may carry: the tunnelled first, then by lot, which differs from node to node. */
+function someOf(candidates: Candidate[]): readonly Candidate[] {
+  if (candidates.length <= MAX_ENDPOINTS) return candidates
+  const order = ({ member }: Candidate) => member.lot + (member.workload.tunnelled ? 0 : 1)
+  return candidates.sort((a, b) => order(a) - order(b)).slice(0, MAX_ENDPOINTS)
 }
 
 function endpoint(

@@ -10,6 +10,8 @@ import type { PortMap, Service, Workload } from './records.ts'
 export interface Member {
   readonly workload: Workload
   readonly ports: PortMap
+  /** Drawn when the member came, 0..1: who is chosen when there are too many, the same ones each time. */
+  readonly lot: number
 }
 
 export interface ServiceEntry {
@@ -106,7 +108,8 @@ export class Services {
     }
     for (const { service, ports } of after?.memberships ?? []) {
       const entry = this.#entry(service)
-      entry.members.set(after!.uid, { workload: after!, ports })
+      const lot = entry.members.get(after!.uid)?.lot ?? Math.random()
+      entry.members.set(after!.uid, { workload: after!, ports, lot })
       this.#touch(entry)
     }
   }

@@ -3,11 +3,13 @@
  * begins with the root certificates and the token of that moment. A server that stops answering pings is gone.
  */
 import * as http2 from 'node:http2'
-import type { NodeHttp2ClientSessionManager } from '@connectrpc/connect-node'
+import type { GrpcTransportOptions } from '@connectrpc/connect-node'
 import { CulvertError } from '../../lib/errors.ts'
 
 // A full picture is tens of megabytes: the default of 64 KiB in flight would make it wait for round trips.
 const WINDOW_BYTES = 4 * 1024 * 1024
+
+type SessionManager = NonNullable<GrpcTransportOptions['sessionManager']>
 
 export interface SessionOptions {
   /** https. The server's certificate must hold its host name. */
@@ -20,7 +22,7 @@ export interface SessionOptions {
   readonly pingTimeoutMs: number
 }
 
-export class DiscoverySession implements NodeHttp2ClientSessionManager {
+export class DiscoverySession implements SessionManager {
   readonly authority: string
   /**
    * Rejects when the connection has ended, `close()` included; never resolves. `UNREACHABLE`: no TCP connection.

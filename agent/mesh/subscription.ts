@@ -18,7 +18,10 @@ import type {
 } from '../../lib/proto/gen/envoy/discovery_pb.js'
 import type { ResourceKind } from './resource-kind.ts'
 
-export type DeltaRequest = MessageInitShape<typeof DeltaDiscoveryRequestSchema>
+export type DeltaRequest = Exclude<
+  MessageInitShape<typeof DeltaDiscoveryRequestSchema>,
+  { $typeName: string }
+>
 
 /** Resources applied before other work of the event loop gets its turn. */
 const SLICE = 128

@@ -398,3 +398,22 @@ await t.test('a pod may lose its address to a successor of the same name', async
     .pod({ name: 'db-0', ips: ['10.2.0.41'], info: { podUid: 'c' } })
   t.equal(endpoints(await setUp(world)('10.2.0.41', 80))[0]!.peer.workload, 'db-0')
 })
+
+await t.test('of a service of thousands a decision carries some, the same ones as it changes', async t => {
+  const world = shop()
+  const services = { [ECHO]: { 80: 8080 } }
+  for (let at = 0; at < 3000; at++)
+    world.pod({ name: `pod-${at}`, ips: [`10.3.${at >> 8}.${at & 255}`], services, hbone: at % 4 > 0 })
+  const route = setUp(world)
+  const before = endpoints(await route('10.96.0.10', 80))
+  t.equal(before.length, 1000)
+  t.ok(
+    before.every(({ via }) => via.kind === 'hbone'),
+    'enrolled ones come first',
+  )
+  const gone = before[0]!.peer.workload!
+  world.removePod(gone)
+  const kept = new Set((await route('10.96.0.10', 80).then(endpoints)).map(({ ip }) => ip))
+  t.equal(kept.size, 1000)
+  t.equal(before.filter(({ ip }) => kept.has(ip)).length, 999)
+})
