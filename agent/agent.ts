@@ -127,12 +127,12 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
   const threads = new DataPlaneThreads(
     router,
     {
-      opened: record => {
-        metrics.opened(record)
+      opened: (record, thread) => {
+        metrics.opened(record, thread)
         accessLog.opened(record)
       },
-      closed: record => {
-        metrics.closed(record)
+      closed: (record, thread) => {
+        metrics.closed(record, thread)
         accessLog.closed(record)
       },
       counters: (thread, counters, dialled) => {
@@ -155,19 +155,19 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
 
   const guard = new RedirectGuard({
     log: log.child({ component: 'guard' }),
-    onDrift: event => {
-      const { podUid, drift, repairedInMs } = event
+    onDrift: ({ podUid, drift, repairedInMs, by }) => {
       const life = pods.get(podUid)
       for (const what of drift) metrics.redirectDrift(what)
-      metrics.redirectRepaired(repairedInMs === undefined ? 'failed' : 'repaired')
+      if (drift.length > 0) metrics.redirectRepaired(repairedInMs === undefined ? 'failed' : 'repaired')
       life?.drifted(repairedInMs === undefined ? drift.join('; ') : '')
       log.warn(
-        { pod: life && `${life.pod.namespace}/${life.pod.name}`, drift, repairedInMs },
+        { pod: life && `${life.pod.namespace}/${life.pod.name}`, drift, repairedInMs, by },
         'redirection was changed from outside',
       )
     },
   })
   const keeper = new ListenerKeeper({ runDir: config.runDir, log: log.child({ component: 'listeners' }) })
+  const podsSynced = Promise.withResolvers<void>()
   const pods: Pods = new Pods(
     {
       threads,
@@ -180,7 +180,10 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
       trustDomain: config.trustDomain,
       enrolmentOf: pod => mesh.enrolmentOf(pod),
     },
-    podsKnown,
+    () => {
+      podsKnown()
+      podsSynced.resolve()
+    },
   )
   mesh.onEnrolmentChange(() => pods.reconsider())
   const uncaptured: UncapturedCounters = new UncapturedCounters({ pods: () => pods.lives(), metrics, log })
@@ -204,6 +207,7 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
       logLevel: () => log.level,
       setLogLevel: level => {
         log.level = level
+        accessLog.level = level
       },
       quit: () => shutdown.request('asked to on the admin port'),
     },
@@ -244,6 +248,13 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
   })
   const sourceStop = new AbortController()
   own('pod source', source.run(pods, sourceStop.signal))
+  // A full report makes the server forget what it does not name: only when every pod has been heard and looked at.
+  own(
+    'full report',
+    Promise.all([mesh.whenSynced(stop.signal), podsSynced.promise])
+      .then(() => pods.settled())
+      .then(() => reports.complete()),
+  )
   own('uncaptured counters', uncaptured.run(stop.signal))
   own(
     'announcement',
@@ -260,6 +271,7 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
   certificates.close()
   await Promise.all([threads.stop(), admin.close(), metricsServer.close(), readyServer.close()])
   await Promise.allSettled(owned)
+  await keeper.close()
   caChannel.close()
   reportChannel.close()
   log.info({ tookMs: Date.now() - startedAtMs }, 'agent stopped')

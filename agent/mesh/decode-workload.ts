@@ -52,6 +52,8 @@ export interface DecoderOptions {
   readonly network: string
   /** For workloads that do not name theirs. */
   readonly trustDomain: string
+  /** One object for one content, so that who compares what holds for a pod can do it at a glance. */
+  readonly enrolments: Interner<Enrolment>
 }
 
 export class AddressDecoder {
@@ -61,7 +63,6 @@ export class AddressDecoder {
   readonly #memberships = new Interner<readonly Membership[]>()
   readonly #names = new Interner<readonly string[]>()
   readonly #localities = new Interner<Locality>()
-  readonly #enrolments = new Interner<Enrolment>()
   readonly #portLists = new Interner<readonly number[]>()
 
   constructor(options: DecoderOptions) {
@@ -188,7 +189,7 @@ export class AddressDecoder {
       const enrolment = info.enrolment && enrolmentOf(info.enrolment)
       return {
         podUid: info.podUid,
-        enrolment: enrolment && this.#enrolments.get(JSON.stringify(enrolment), () => enrolment),
+        enrolment: enrolment && this.#options.enrolments.get(JSON.stringify(enrolment), () => enrolment),
         probePorts:
           info.probePorts.length === 0
             ? NO_PORTS

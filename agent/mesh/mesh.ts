@@ -11,6 +11,7 @@ import { decodeNamespace, decodeNode, decodeTrustBundle } from './decode-culvert
 import { decodePolicy } from './decode-policy.ts'
 import { AddressDecoder } from './decode-workload.ts'
 import type { Origin } from './endpoints.ts'
+import { Interner } from './interner.ts'
 import { Nodes } from './nodes.ts'
 import { Policies } from './policies.ts'
 import type { Locality, NamespaceRecord, TrustBundleRecord, Workload } from './records.ts'
@@ -48,6 +49,7 @@ export class Mesh {
   readonly #options: Required<MeshOptions>
   readonly #changes = new ChangeLog()
   readonly #decoder: AddressDecoder
+  readonly #enrolments = new Interner<Enrolment>()
   readonly #namespaces = new Map<string, NamespaceRecord>()
   readonly #trustBundles = new Map<string, TrustBundleRecord>()
   readonly #waiters = new Waiters()
@@ -82,7 +84,7 @@ export class Mesh {
       this.#changes,
       clusterCidrs.map(cidr => Cidr.parse(cidr)),
     )
-    this.#decoder = new AddressDecoder({ network, trustDomain })
+    this.#decoder = new AddressDecoder({ network, trustDomain, enrolments: this.#enrolments })
     this.kinds = this.#makeKinds(culvertTypes)
     this.#unsettled = new Set(this.kinds)
     this.#changes.onChange(({ ips, broad }) => (broad ? this.#waiters.wakeAll() : this.#waiters.wake(ips)))
@@ -121,6 +123,7 @@ export class Mesh {
   /**
    * What holds for a pod of this node. The server's word on this very pod first, since it sees annotations
    * change; else its namespace's and its own. Undefined while neither it nor its namespace is known.
+   * The same content is the same object, from call to call.
    */
   enrolmentOf(pod: LocalPod): Enrolment | undefined {
     const known = this.workloadOf(pod)?.details?.enrolment
@@ -128,7 +131,9 @@ export class Mesh {
     const wishes = this.#options.culvertTypes
       ? this.#namespaces.get(pod.namespace)?.wishes
       : this.#options.defaultWishes
-    return wishes && mergeEnrolment(wishes, parseEnrolment(pod.annotations))
+    if (!wishes) return undefined
+    const enrolment = mergeEnrolment(wishes, parseEnrolment(pod.annotations))
+    return this.#enrolments.get(JSON.stringify(enrolment), () => enrolment)
   }
 
   /** Tells the namespaces in which `enrolmentOf` may answer otherwise than before. */
@@ -294,7 +299,9 @@ export class Mesh {
     this.services.moveMember(before, workload)
     if (workload.node !== this.#options.nodeName) return
     this.#locality = workload.locality
-    this.#changes.namespace(workload.namespace)
+    const [was, is] = [before?.details, workload.details]
+    if (was?.enrolment !== is?.enrolment || was?.podUid !== is?.podUid)
+      this.#changes.namespace(workload.namespace)
   }
 
   #removeAddress(name: string): void {
@@ -306,7 +313,8 @@ export class Mesh {
     const before = this.workloads.remove(uid)
     if (!before) return
     this.services.moveMember(before, undefined)
-    if (before.node === this.#options.nodeName) this.#changes.namespace(before.namespace)
+    if (before.node === this.#options.nodeName && before.details?.enrolment)
+      this.#changes.namespace(before.namespace)
   }
 
   #settle(kind: ResourceKind): void {

@@ -3,7 +3,7 @@ import { CulvertError } from '../../lib/errors.ts'
 import { inspectRedirect, readCounters } from '../redirect/apply.ts'
 import { explainRules } from '../redirect/explain.ts'
 import { describeRules } from '../redirect/rules.ts'
-import { redirectSettings } from '../redirect/settings.ts'
+import { normalSettings } from '../redirect/settings.ts'
 import type { PodLife } from './pod-life.ts'
 
 /** Throws `INPUT` when there is no such pod. */
@@ -15,7 +15,7 @@ export async function explainPod(life: PodLife | undefined, name: string): Promi
   const { pod, status, netnsFd, enrolment } = life
   const head = `pod ${pod.namespace}/${pod.name} (${pod.uid}), ${status.state}${status.detail ? `: ${status.detail}` : ''}\n`
   if (netnsFd === undefined || !enrolment) return `${head}not captured: no rules\n`
-  const settings = redirectSettings(enrolment)
+  const settings = normalSettings(enrolment)
   const [{ drift, bypasses }, counters] = await Promise.all([
     inspectRedirect(netnsFd, settings),
     readCounters(netnsFd),

@@ -17,7 +17,6 @@ import type { CertificateManager } from '../identity/manager.ts'
 import { PodState, type ReportClient } from '../identity/report-client.ts'
 import type { Router } from '../mesh/router.ts'
 import { applyRedirect, removeReturnPath, removeRedirect } from '../redirect/apply.ts'
-import { redirectSettings } from '../redirect/settings.ts'
 import { inNetns, openNetns } from '../sys/netns.ts'
 import type { DataPlaneThreads } from '../worker/threads.ts'
 import type { RedirectGuard } from './guard.ts'
@@ -43,6 +42,12 @@ export interface LifeStatus {
   readonly detail: string
   readonly sinceMs: number
 }
+
+/**
+ * How the pod was found. `running`: it has been going on without us, and is captured when its certificate is there.
+ * `new`: it has not begun to run; nothing of it may pass in the clear. `adopted`: an agent before this one had it.
+ */
+export type Beginning = 'running' | 'new' | 'adopted'
 
 type Wish =
   { readonly kind: 'in'; readonly enrolment: Enrolment } | { readonly kind: 'out' | 'wait' | 'gone' }
@@ -72,18 +77,25 @@ export class PodLife {
   #netnsFd: number | undefined
   #applied: Enrolment | undefined
   #stragglers: NodeJS.Timeout | undefined
-  readonly #captureAtOnce: boolean
+  readonly #beginning: Beginning
+  /** Peers tunnel to it: nothing said of it from now on may make them stop, short of leaving the mesh. */
+  #hasBeenIn: boolean
   readonly #parts: LifeParts
 
-  /** `captureAtOnce`: rules go in without waiting for a certificate, since nothing of the pod may pass in the clear. */
-  constructor(pod: LocalPod, parts: LifeParts, captureAtOnce: boolean) {
+  constructor(pod: LocalPod, parts: LifeParts, beginning: Beginning) {
     this.pod = pod
     this.#parts = parts
-    this.#captureAtOnce = captureAtOnce
+    this.#beginning = beginning
+    this.#hasBeenIn = beginning === 'adopted'
   }
 
   get status(): LifeStatus {
     return this.#status
+  }
+
+  /** Ends when what is wanted now is so, or as near as can be. */
+  get settled(): Promise<void> {
+    return this.#settled.promise
   }
 
   get netnsFd(): number | undefined {
@@ -140,7 +152,7 @@ export class PodLife {
         backoff.reset()
       } catch (err) {
         if (wish !== this.#wish) continue
-        this.#be('pending', errorText(err))
+        this.#be(this.#hasBeenIn ? 'drifted' : 'pending', errorText(err))
         this.#parts.log.warn(
           { pod: this.#name, err: errorText(err) },
           'pod not as it should be; trying again',
@@ -174,9 +186,9 @@ export class PodLife {
     router.setLocalPod(this.pod, enrolment)
     if (this.#netnsFd !== undefined) {
       if (this.#applied !== enrolment) {
-        await applyRedirect(this.#netnsFd, redirectSettings(enrolment))
+        await applyRedirect(this.#netnsFd, enrolment)
         this.#applied = enrolment
-        guard.update(uid, redirectSettings(enrolment))
+        guard.update(uid, enrolment)
       }
       await this.#certified(signal)
       this.#be('enrolled', enrolment.problems.join('; '))
@@ -187,7 +199,7 @@ export class PodLife {
       const identity = formatSpiffe(trustDomain, this.pod.namespace, this.pod.serviceAccount)
       const { namespace, name, serviceAccount, ips } = this.pod
       certificates.hold({ uid, identity })
-      const mayWait = !this.#captureAtOnce && !enrolment.strictInbound && !enrolment.requireOutbound
+      const mayWait = this.#beginning === 'running' && !enrolment.strictInbound && !enrolment.requireOutbound
       if (mayWait) {
         this.#be('pending', 'waiting for a certificate; not captured yet')
         await certificates.ready(uid, signal)
@@ -204,10 +216,10 @@ export class PodLife {
       if (this.#netnsFd === undefined) closeSync(netnsFd)
       throw err
     }
-    await applyRedirect(netnsFd, redirectSettings(enrolment))
+    await applyRedirect(netnsFd, enrolment)
     this.#applied = enrolment
-    guard.watch(uid, netnsFd, redirectSettings(enrolment))
-    this.#be('pending', 'captured; waiting for a certificate')
+    guard.watch(uid, netnsFd, enrolment, { netns: this.pod.netns, ips: this.pod.ips })
+    this.#be(this.#hasBeenIn ? 'drifted' : 'pending', 'captured; waiting for a certificate')
     this.#settled.resolve() // protected: nothing passes in the clear any more
     await this.#certified(signal)
     this.#be('enrolled', enrolment.problems.join('; '))
@@ -287,8 +299,10 @@ export class PodLife {
   #be(state: LifeState, detail: string): void {
     if (this.#status.state === state && this.#status.detail === detail) return
     this.#status = { state, detail, sinceMs: Date.now() }
+    if (state === 'enrolled') this.#hasBeenIn = true
+    if (state === 'not-enrolled') this.#hasBeenIn = false
     const reported = REPORTED[state]
-    if (reported !== undefined) {
+    if (reported !== undefined && !(this.#hasBeenIn && reported === PodState.PENDING)) {
       const { uid, namespace, name } = this.pod
       this.#parts.reports.set({ uid, namespace, name }, reported, detail)
     }

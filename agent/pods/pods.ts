@@ -32,9 +32,8 @@ export class Pods implements PodEvents {
   async podSeen(pod: LocalPod): Promise<void> {
     let life = this.#lives.get(pod.uid)
     if (!life) {
-      // After the start, a pod that appears has not begun to run; before it, one that was captured stays captured.
-      const captureAtOnce = this.#isSynced || this.#parts.keeper.holds(pod.uid)
-      life = new PodLife(pod, this.#parts, captureAtOnce)
+      const isAdopted = this.#parts.keeper.holds(pod.uid)
+      life = new PodLife(pod, this.#parts, isAdopted ? 'adopted' : this.#isSynced ? 'new' : 'running')
       this.#lives.set(pod.uid, life)
     }
     const wasTerminating = life.pod.terminating
@@ -64,6 +63,11 @@ export class Pods implements PodEvents {
         .catch((err: unknown) =>
           this.#parts.log.error({ err: errorText(err) }, 'pod could not be reconsidered'),
         )
+  }
+
+  /** Ends when every pod is as it should be, or as near as can be. */
+  async settled(): Promise<void> {
+    await Promise.all([...this.#lives.values()].map(life => life.settled))
   }
 
   get(uid: string): PodLife | undefined {

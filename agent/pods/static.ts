@@ -99,9 +99,9 @@ export class StaticPodSource implements PodSource {
   }
 
   #inTurn(uid: string, tell: () => Promise<void>): void {
-    const before = this.#telling.get(uid)
-    const turn = before === undefined ? Promise.try(tell) : before.then(tell)
-    const told = turn
+    const before = this.#telling.get(uid) ?? Promise.resolve()
+    const told = before
+      .then(tell)
       .catch((err: unknown) => this.#log.error({ podUid: uid, err: errorText(err) }, 'pod event failed'))
       .finally(() => {
         if (this.#telling.get(uid) === told) this.#telling.delete(uid)

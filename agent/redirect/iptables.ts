@@ -3,11 +3,18 @@
  * a kernel may have only one of them: which one works is found out once, by asking it to check an empty table.
  */
 import { spawn } from 'node:child_process'
-import { CulvertError, errorCode } from '../../lib/errors.ts'
+import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
 import { inNetns } from '../sys/netns.ts'
 import type { Family } from './rules.ts'
 
 export type Variant = 'nft' | 'legacy'
+
+/** Backends in the order of preference, each with what stands between `iptables` and `-save` in its programs' names. */
+const CANDIDATES: readonly (readonly [Variant, infix: string])[] = [
+  ['nft', '-nft'],
+  ['legacy', '-legacy'],
+  ['nft', ''],
+]
 
 /** A program that hangs is killed; the lock of the legacy backend is waited for less long than that. */
 const TIMEOUT_MS = 15_000
@@ -32,19 +39,15 @@ export class Iptables {
    * The backend that works in this namespace: nf_tables before legacy, because the kernel announces changes
    * made through it. Throws `TOOL` when there is none.
    */
-  static async detect(netnsFd: number): Promise<Iptables> {
+  static async detect(netnsFd: number, candidates = CANDIDATES): Promise<Iptables> {
     const problems: string[] = []
-    for (const [variant, infix] of [
-      ['nft', '-nft'],
-      ['legacy', '-legacy'],
-      ['nft', ''],
-    ] as const) {
+    for (const [variant, infix] of candidates) {
       const iptables = new Iptables(variant, infix)
       try {
         await iptables.#restore(netnsFd, 4, '*nat\nCOMMIT\n', ['--test'])
         return iptables
       } catch (err) {
-        problems.push(err instanceof Error ? err.message : String(err))
+        problems.push(errorText(err))
       }
     }
     throw new CulvertError('TOOL', `no usable iptables: ${problems.join('; ')}`, { hint: INSTALL_HINT })

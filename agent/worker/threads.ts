@@ -10,8 +10,8 @@ import type { ProxyOptions } from '../proxy/pod-context.ts'
 import type { ConnectionRecord, Control, FromWorker, PodListeners, ToWorker } from './messages.ts'
 
 export interface ThreadEvents {
-  opened(record: ConnectionRecord): void
-  closed(record: ConnectionRecord): void
+  opened(record: ConnectionRecord, thread: number): void
+  closed(record: ConnectionRecord, thread: number): void
   counters(thread: number, counters: Record<string, number>, dialled: Record<string, number>): void
   /** A thread ended by itself: the process must too. */
   died(error: Error): void
@@ -133,10 +133,10 @@ export class DataPlaneThreads {
         }))
         break
       case 'opened':
-        this.#events.opened(message.record)
+        this.#events.opened(message.record, this.#workers.indexOf(worker))
         break
       case 'closed':
-        this.#events.closed(message.record)
+        this.#events.closed(message.record, this.#workers.indexOf(worker))
         break
       case 'connections':
         gather(this.#listings.get(message.id), 'records', message.records, () =>
