@@ -74,6 +74,7 @@ export interface DiscoveryState {
   readonly types: Readonly<Record<string, SubscriptionCounters & { held: number; isSettled: boolean }>>
 }
 
+/** One for each mesh: which resources are held, in which version, is remembered here from stream to stream. */
 export class Discovery {
   readonly #options: Required<DiscoveryOptions>
   readonly #log: Logger

@@ -4,6 +4,7 @@ import t from 'tap'
 import { decodeNamespace, decodeNode, decodeTrustBundle } from '../../../agent/mesh/decode-culvert.ts'
 import { decodePolicy } from '../../../agent/mesh/decode-policy.ts'
 import { AddressDecoder } from '../../../agent/mesh/decode-workload.ts'
+import { Interner } from '../../../agent/mesh/interner.ts'
 import { bytesFromIp } from '../../../lib/address.ts'
 import { CulvertError } from '../../../lib/errors.ts'
 import { NamespaceSchema, NodeSchema, TrustBundleSchema } from '../../../lib/proto/gen/culvert/v1/mesh_pb.js'
@@ -24,7 +25,7 @@ import {
   type WorkloadInit,
 } from '../../helpers/mesh-world.ts'
 
-const decoder = new AddressDecoder({ network: '', trustDomain: 'example.org' })
+const decoder = new AddressDecoder({ network: '', trustDomain: 'example.org', enrolments: new Interner() })
 
 function workload(more: WorkloadInit) {
   const bytes = workloadBytes(workloadInit({ name: 'a', ips: ['10.0.0.1'], more }))

@@ -10,6 +10,7 @@ await t.test("a pod's enrolment is unknown until its namespace is known", async 
   t.equal(world.mesh.enrolmentOf(pod), undefined)
   world.namespace('shop', { mesh: true, requireOutbound: true })
   t.match(world.mesh.enrolmentOf(pod), { mesh: true, strictInbound: true, requireOutbound: true })
+  t.equal(world.mesh.enrolmentOf(pod), world.mesh.enrolmentOf({ ...pod }), 'the same is the same object')
   const out = { ...pod, annotations: { 'culvert.dev/mesh': 'disabled' } }
   t.match(world.mesh.enrolmentOf(out), { mesh: false, requireOutbound: true })
   world.remove('culvert.v1.Namespace', 'shop')
@@ -49,6 +50,15 @@ await t.test('who asked is told which namespaces and trust domains changed, once
   await nextTurn()
   await nextTurn()
   t.strictSame(told.splice(0), [['shop']], 'only pods of this node matter')
+  world.pod({
+    name: 'here',
+    ips: ['10.1.0.2'],
+    info: { podUid: 'x', terminating: true },
+    more: { node: 'node-a' },
+  })
+  await nextTurn()
+  await nextTurn()
+  t.strictSame(told, [], 'and of those only what bears on it')
 })
 
 await t.test('a wait for the first picture ends with its signal', async t => {
