@@ -32,8 +32,9 @@ export interface Inspection {
 
 export interface RemoveOptions {
   /**
-   * Leave the way back for connections that the agent has open to the application; `removeReturnPath` takes
-   * it once they have ended. @default false
+   * Leave what the open connections need that the agent has with the pod: the way back, and with it connection
+   * tracking, which the kernel puts to sleep with the last rule that asks for it. `removeReturnPath` takes it
+   * once they have ended. @default false
    */
   readonly keepReturnPath?: boolean
 }
@@ -50,8 +51,8 @@ export function applyRedirect(podNetnsFd: number, settings: RedirectSettings): P
 }
 
 /**
- * Takes the rules and the routing away; connections that were redirected live on. Nothing of ours being there
- * is fine. Throws like `applyRedirect`.
+ * Takes the rules and the routing away. Connections that were redirected live on only with `keepReturnPath`.
+ * Nothing of ours being there is fine. Throws like `applyRedirect`.
  */
 export function removeRedirect(podNetnsFd: number, options: RemoveOptions = {}): Promise<void> {
   return inTurn(podNetnsFd, async netnsFd => {
