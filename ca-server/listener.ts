@@ -35,6 +35,8 @@ export interface ListenerOptions {
 
 const HANDSHAKE_TIMEOUT_MS = 10_000
 const MAX_CONNECTIONS = 10_000
+// Options of the HTTP/1.1 side, which the types of the HTTP/2 server leave out.
+const HTTP1_TIMEOUTS = { headersTimeout: 10_000, requestTimeout: 30_000, keepAliveTimeout: 5000 }
 /** A session whose caller has proved nothing may be idle this long; agents' sessions, which rest between renewals, longer. */
 const STRANGER_IDLE_MS = 30_000
 const AGENT_IDLE_MS = 15 * 60_000
@@ -74,9 +76,7 @@ export class Listener {
         enablePush: false,
       },
       maxHeaderListPairs: 128,
-      headersTimeout: 10_000,
-      requestTimeout: 30_000,
-      keepAliveTimeout: 5000,
+      ...HTTP1_TIMEOUTS,
     })
     this.#server.maxConnections = MAX_CONNECTIONS
     this.#listenToStrangers()
@@ -130,15 +130,14 @@ export class Listener {
       socket.once('close', () => this.#sockets.delete(socket))
     })
     server.on('drop', () => this.#rejected('too-many-connections', undefined, undefined))
-    server.on('tlsClientError', (err, socket) => this.#rejected('tls', err, socket))
     server.on('sessionError', (err, session) => this.#rejected('http2', err, session?.socket))
     server.on('unknownProtocol', socket => {
       this.#rejected('alpn', undefined, socket)
       socket.destroy()
     })
-    // Of HTTP/1.1 only: @types know it as TLS's event of the same name.
+    // Failed handshakes and failed HTTP/1.1 alike; the types know only TLS's event.
     server.on('clientError' as 'tlsClientError', (err: Error, socket: TLSSocket) => {
-      this.#rejected('http1', err, socket)
+      this.#rejected(errorCode(err)?.startsWith('HPE_') ? 'http1' : 'tls', err, socket)
       socket.destroy()
     })
     server.on('session', session => this.#attend(session))

@@ -4,14 +4,11 @@
  */
 import { webcrypto } from 'node:crypto'
 import { Crypto as PeculiarCrypto } from '@peculiar/webcrypto'
-import { cryptoProvider } from './x509.ts'
 import type { EngineName } from './engine-name.ts'
 
 export type Engine = Crypto
 
-/** The engine of that name; also makes it the one that parsed certificates and requests use by default. */
+/** The engine of that name. It is passed to whatever needs one; the library's own default is left alone. */
 export function engineOf(name: EngineName): Engine {
-  const engine = name === 'node' ? webcrypto : new PeculiarCrypto()
-  cryptoProvider.set(engine)
-  return engine
+  return name === 'node' ? webcrypto : new PeculiarCrypto()
 }

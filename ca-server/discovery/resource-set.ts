@@ -42,7 +42,8 @@ export interface Step {
 }
 
 const MAX_REMEMBERED_REMOVALS = 100_000
-const COMPACT_ABOVE = 1024
+/** Stale entries that are kept rather than swept out all the time. */
+const SLACK = 1024
 
 export class ResourceSet {
   readonly typeUrl: string
@@ -53,6 +54,7 @@ export class ResourceSet {
   /** In the order of revisions; a name's earlier entries are stale. */
   #history: { readonly revision: number; readonly name: string }[] = []
   #revision = 0
+  #forgetAt = SLACK
 
   constructor(typeUrl: string) {
     this.typeUrl = typeUrl
@@ -136,28 +138,33 @@ export class ResourceSet {
 
   #remember(name: string): void {
     this.#history.push({ revision: this.#revision, name })
-    if (this.#history.length > COMPACT_ABOVE + 2 * (this.#live.size + this.#removed.size)) this.#compact()
+    if (this.#removed.size >= this.#forgetAt) this.#forget()
+    if (this.#history.length > SLACK + 2 * (this.#live.size + this.#removed.size))
+      this.#history = [...this.since(0)].map(({ revision, name }) => ({ revision, name }))
   }
 
-  /** Drops stale entries, and removals that everybody has heard of. */
-  #compact(): void {
-    this.#forgetRemovals()
-    if (this.#removed.size > MAX_REMEMBERED_REMOVALS) {
-      const limit = this.#revision - MAX_REMEMBERED_REMOVALS
+  /** Forgets removals that everybody has heard of; when there are too many others, those who lag start over. */
+  #forget(): void {
+    this.#forgetHeard()
+    if (this.#removed.size >= MAX_REMEMBERED_REMOVALS) {
+      const [, median] = [...this.#removed][this.#removed.size >>> 1]!
       for (const follower of this.#followers)
-        if (follower.revision < limit) {
+        if (follower.revision < median) {
           this.#followers.delete(follower)
           follower.expire()
         }
-      this.#forgetRemovals()
+      this.#forgetHeard()
     }
-    this.#history = [...this.since(0)].map(({ revision, name }) => ({ revision, name }))
+    this.#forgetAt = Math.min(MAX_REMEMBERED_REMOVALS, SLACK + 2 * this.#removed.size)
   }
 
-  #forgetRemovals(): void {
+  #forgetHeard(): void {
     let heardByAll = this.#revision
     for (const follower of this.#followers) heardByAll = Math.min(heardByAll, follower.revision)
-    for (const [name, revision] of this.#removed) if (revision <= heardByAll) this.#removed.delete(name)
+    for (const [name, revision] of this.#removed) {
+      if (revision > heardByAll) break // they are in the order of revisions
+      this.#removed.delete(name)
+    }
   }
 
   /** Index of the first history entry after `revision`. */

@@ -180,7 +180,11 @@ t.test('observations survive a restart, and pods do not fall back to plaintext m
   const other = kubePod('server', { ...{ node: 'node-b', ips: ['10.98.2.11'] }, uid: 'uid-server-new' })
   ca.setWorld(WORLD.map(object => (object === server ? other : object)))
   await again.until(() => again.workload(SERVER) !== undefined)
-  t.equal(again.workload(SERVER)?.tunnelProtocol, TunnelProtocol.NONE, 'a new pod of the same name starts anew')
+  t.equal(
+    again.workload(SERVER)?.tunnelProtocol,
+    TunnelProtocol.NONE,
+    'a new pod of the same name starts anew',
+  )
 })
 
 t.test('agents that cannot report get tunnels by setting or by their node', async t => {
@@ -220,14 +224,19 @@ t.test('readiness follows the slices, unless the service publishes what is not r
 })
 
 t.test('endpoints that are no pods are workloads too', async t => {
-  const slice = kubeSlice('echo', [], {}, {
-    endpoints: ['192.0.2.1', '10.99.0.1'].map(address => ({
-      addresses: [address],
-      ready: true,
-      serving: true,
-      terminating: false,
-    })),
-  })
+  const slice = kubeSlice(
+    'echo',
+    [],
+    {},
+    {
+      endpoints: ['192.0.2.1', '10.99.0.1'].map(address => ({
+        addresses: [address],
+        ready: true,
+        serving: true,
+        terminating: false,
+      })),
+    },
+  )
   const { ca, client } = await connected(t, { world: [...WORLD.slice(0, -1), slice] })
   const prefix = 'Kubernetes/discovery.k8s.io/EndpointSlice/shop/echo-v4'
   t.match(client.workload(`${prefix}/192.0.2.1`), {
@@ -275,7 +284,11 @@ t.test('a client may ask by name, address or service instead of for everything',
   await client.until(() => client.responses.length === 4)
   t.strictSame(client.responses.at(-1)?.removedResources, ['/10.98.1.12'], 'there is none')
 
-  ca.setWorld([...WORLD, kubePod('late', { ips: ['10.98.1.12'] }), kubePod('unasked', { ips: ['10.98.1.13'] })])
+  ca.setWorld([
+    ...WORLD,
+    kubePod('late', { ips: ['10.98.1.12'] }),
+    kubePod('unasked', { ips: ['10.98.1.13'] }),
+  ])
   await client.until(() => client.responses.length === 5)
   t.strictSame(client.names(), [CLIENT, 'Kubernetes//Pod/shop/late', SERVER, ECHO])
   ca.setWorld(WORLD)
@@ -351,7 +364,10 @@ t.test('a world file that cannot be used changes nothing', async t => {
   ca.replace('cluster.yaml', 'kind: Pod\nmetadata: {')
   await ca.line({ msg: 'world file not usable, nothing changes' })
   ca.replace('cluster.yaml', '')
-  await ca.line({ msg: 'world file not usable, nothing changes', err: `${ca.file('cluster.yaml')} holds no objects` })
+  await ca.line({
+    msg: 'world file not usable, nothing changes',
+    err: `${ca.file('cluster.yaml')} holds no objects`,
+  })
   ca.setWorld([...WORLD, kubePod('late', { ips: ['10.98.1.12'] })])
   await client.until(() => client.names().length === 5)
   t.strictSame(

@@ -29,7 +29,7 @@ t.test('a trusted agent gets the certificate of an enrolled pod of its node', as
   t.equal(certChain.length, 2, 'the leaf and the root')
   t.equal(certChain[1], ca.rootPem)
   const leaf = new X509Certificate(certChain[0]!)
-  const root = new X509Certificate(certChain[1])
+  const root = new X509Certificate(certChain[1]!)
   t.ok(leaf.verify(root.publicKey) && leaf.checkIssued(root))
   t.equal(leaf.subjectAltName, `URI:${CLIENT}`)
   t.equal(leaf.subject, undefined, 'the subject is empty')
@@ -69,7 +69,10 @@ t.test('no certificate lives longer than the longest lifetime', async t => {
   const ca = await TestCa.start(t, { world: WORLD, env: { DEFAULT_TTL: '10s', MAX_TTL: '20s' } })
   const { certificates } = ca.clients(t, await ca.issuer.token())
   const lifeSeconds = async (validityDuration: bigint) => {
-    const { certChain } = await certificates.createCertificate({ csr: await makeCsr(CLIENT), validityDuration })
+    const { certChain } = await certificates.createCertificate({
+      csr: await makeCsr(CLIENT),
+      validityDuration,
+    })
     const leaf = new X509Certificate(certChain[0]!)
     return Math.round((leaf.validToDate.getTime() - leaf.validFromDate.getTime()) / 1000) - 120
   }
@@ -89,7 +92,12 @@ t.test('what may not be had is refused without a reason to the caller, and with 
   const good = await ca.issuer.token()
   const other = 'spiffe://cluster.local/ns/shop/sa/server'
   const old = 'spiffe://cluster.local/ns/legacy/sa/old'
-  const cases: [reason: string, token: string, identity: string, metadata: Record<string, string | number>][] = [
+  const cases: [
+    reason: string,
+    token: string,
+    identity: string,
+    metadata: Record<string, string | number>,
+  ][] = [
     ['pod-other-node', good, other, { PodUID: 'uid-server' }],
     ['pod-unknown', good, other, {}],
     ['pod-other-identity', good, other, { PodUID: 'uid-client' }],
@@ -102,7 +110,11 @@ t.test('what may not be had is refused without a reason to the caller, and with 
     ['token-without-node', await ca.issuer.token({ node: undefined }), CLIENT, {}],
   ]
   for (const [reason, token, identity, metadata] of cases) {
-    await t.rejects(ask(token, identity, metadata), { code: Code.PermissionDenied, rawMessage: 'not permitted' }, reason)
+    await t.rejects(
+      ask(token, identity, metadata),
+      { code: Code.PermissionDenied, rawMessage: 'not permitted' },
+      reason,
+    )
     const line = await ca.line({ msg: 'call refused', reason })
     t.type(line['err'], 'string')
   }

@@ -208,7 +208,8 @@ export class TestCa {
   #collector(): Writable {
     return new Writable({
       write: (chunk: Buffer, _encoding, done) => {
-        for (const text of chunk.toString().split('\n').filter(Boolean)) this.lines.push(JSON.parse(text) as LogLine)
+        for (const text of chunk.toString().split('\n').filter(Boolean))
+          this.lines.push(JSON.parse(text) as LogLine)
         for (const watcher of this.#watchers) watcher()
         done()
       },

@@ -28,7 +28,9 @@ export class DeltaClient {
   #isClosing = false
 
   constructor({ discovery }: Clients) {
-    const responses = discovery.deltaAggregatedResources(this.#requests(), { signal: this.#controller.signal })
+    const responses = discovery.deltaAggregatedResources(this.#requests(), {
+      signal: this.#controller.signal,
+    })
     this.ended = this.#read(responses)
   }
 
@@ -56,7 +58,9 @@ export class DeltaClient {
   }
 
   versions(typeUrl = ADDRESS): Record<string, string> {
-    return Object.fromEntries([...(this.held.get(typeUrl) ?? [])].map(([name, { version }]) => [name, version]))
+    return Object.fromEntries(
+      [...(this.held.get(typeUrl) ?? [])].map(([name, { version }]) => [name, version]),
+    )
   }
 
   bytes(name: string, typeUrl = ADDRESS): Uint8Array | undefined {
@@ -70,7 +74,9 @@ export class DeltaClient {
   }
 
   info(name: string): WorkloadInfo | undefined {
-    const config = this.workload(name)?.extensions.find(extension => extension.name === 'culvert.dev/workload')?.config
+    const config = this.workload(name)?.extensions.find(
+      extension => extension.name === 'culvert.dev/workload',
+    )?.config
     return config && anyUnpack(config, WorkloadInfoSchema)
   }
 
@@ -118,7 +124,8 @@ export class DeltaClient {
     let map = this.held.get(typeUrl)
     if (!map) this.held.set(typeUrl, (map = new Map()))
     for (const name of response.removedResources) map.delete(name)
-    for (const { name, version, resource } of response.resources) map.set(name, { version, bytes: resource!.value })
+    for (const { name, version, resource } of response.resources)
+      map.set(name, { version, bytes: resource!.value })
     if (this.acknowledges) this.send({ typeUrl, responseNonce: nonce })
   }
 
