@@ -12,49 +12,42 @@ const LIMIT_MS = 10_000
 
 export interface LoadResult {
   requests: number
-  failed: number
-  /** Failures by name. */
-  errors: Record<string, number>
+  /** Each failure: when the connection was begun (Unix ms) and what happened. */
+  failures: { startedAtMs: number; error: string }[]
   slowestMs: number
-  /** Time from start to first byte of the answer, ms, of each request in order. */
-  firstMs: number | undefined
   /** Answers by the pod that gave them. */
   pods: Record<string, number>
 }
 
 const [url = '', rate = '20', seconds = '10'] = process.argv.slice(2)
-const result: LoadResult = { requests: 0, failed: 0, errors: {}, slowestMs: 0, firstMs: undefined, pods: {} }
+const result: LoadResult = { requests: 0, failures: [], slowestMs: 0, pods: {} }
 let open = 0
 let isStopping = false
 
 function once(): void {
-  const startedAt = performance.now()
-  open++
+  const startedAtMs = Date.now()
   let isDone = false
+  open++
   const done = (err?: unknown) => {
     if (isDone) return
     isDone = true
     open--
     result.requests++
-    if (err === undefined) {
-      const took = performance.now() - startedAt
-      result.firstMs ??= took
-      result.slowestMs = Math.max(result.slowestMs, took)
-    } else {
-      result.failed++
-      const name = errorCode(err) ?? errorText(err)
-      result.errors[name] = (result.errors[name] ?? 0) + 1
-    }
+    result.slowestMs = Math.max(result.slowestMs, Date.now() - startedAtMs)
+    if (err !== undefined) result.failures.push({ startedAtMs, error: errorCode(err) ?? errorText(err) })
     finishWhenIdle()
   }
   const asking = request(url, { agent: false, timeout: LIMIT_MS }, answer => {
-    const pod = answer.headers['x-pod']
-    if (typeof pod === 'string') result.pods[pod] = (result.pods[pod] ?? 0) + 1
+    let body = ''
+    answer.setEncoding('utf8')
     answer.on('error', done)
-    answer.on('end', () =>
-      answer.statusCode === 200 ? done() : done(new Error(`HTTP ${answer.statusCode}`)),
-    )
-    answer.resume()
+    answer.on('data', (text: string) => (body += text))
+    answer.on('end', () => {
+      const pod = /"pod": "([^"]+)"/.exec(body)?.[1]
+      if (answer.statusCode !== 200 || pod === undefined) return done(new Error(`HTTP ${answer.statusCode}`))
+      result.pods[pod] = (result.pods[pod] ?? 0) + 1
+      done()
+    })
   })
   asking.on('timeout', () => asking.destroy(new Error('timeout')))
   asking.on('error', done)

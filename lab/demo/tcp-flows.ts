@@ -1,9 +1,9 @@
 /**
- * Reads a capture as tcpdump writes it (pcap, microseconds, Ethernet or cooked) far enough to say who sent which TCP
- * bytes to whom. Streams are put together in the order the packets were seen: on a wire of our own nothing is lost.
+ * Puts the TCP streams of a capture together, far enough to say who sent which bytes to whom, in the order the packets
+ * were seen: on a wire of our own nothing is lost.
  */
-import { ipFromBytes, formatAddress } from '../../lib/address.ts'
-import { CulvertError } from '../../lib/errors.ts'
+import { formatAddress, ipFromBytes } from '../../lib/address.ts'
+import { packetsOf } from '../capture/pcap.ts'
 
 export interface TcpFlow {
   readonly source: { readonly ip: string; readonly port: number }
@@ -12,25 +12,18 @@ export interface TcpFlow {
   readonly bytes: Buffer
 }
 
-const MAGIC = 0xa1b2c3d4
-const LINK = { ethernet: 1, cooked: 113, cooked2: 276 } as const
 const ETHERTYPE = { ipv4: 0x0800, ipv6: 0x86dd } as const
+const ETHERNET_HEADER_BYTES = 14
 const TCP = 6
 
-/** The TCP flows of a capture, one per direction, those without payload included. Throws `INPUT`. */
+/** The TCP flows of a capture, one per direction, those without payload included. */
 export function tcpFlows(pcap: Buffer): TcpFlow[] {
-  if (pcap.length < 24 || pcap.readUInt32LE(0) !== MAGIC)
-    throw new CulvertError('INPUT', 'not a pcap file of this machine’s byte order')
-  const linkType = pcap.readUInt32LE(20)
   const flows = new Map<
     string,
     { source: TcpFlow['source']; destination: TcpFlow['destination']; next: number; parts: Buffer[] }
   >()
-  for (let at = 24; at + 16 <= pcap.length;) {
-    const length = pcap.readUInt32LE(at + 8)
-    const packet = pcap.subarray(at + 16, at + 16 + length)
-    at += 16 + length
-    const segment = tcpSegment(ipPacket(packet, linkType))
+  for (const { bytes } of packetsOf(pcap)) {
+    const segment = tcpSegment(ipPacket(bytes))
     if (!segment) continue
     const key = `${formatAddress(segment.source.ip, segment.source.port)}>${formatAddress(segment.destination.ip, segment.destination.port)}`
     let flow = flows.get(key)
@@ -56,20 +49,12 @@ export function tcpFlows(pcap: Buffer): TcpFlow[] {
   }))
 }
 
-function ipPacket(packet: Buffer, linkType: number): Buffer | undefined {
-  const [typeAt, dataAt] =
-    linkType === LINK.ethernet
-      ? [12, 14]
-      : linkType === LINK.cooked
-        ? [14, 16]
-        : linkType === LINK.cooked2
-          ? [0, 20]
-          : [-1, 0]
-  if (typeAt < 0)
-    throw new CulvertError('INPUT', `capture of link type ${linkType}, which this does not read`)
-  if (packet.length < dataAt) return undefined
-  const type = packet.readUInt16BE(typeAt)
-  return type === ETHERTYPE.ipv4 || type === ETHERTYPE.ipv6 ? packet.subarray(dataAt) : undefined
+function ipPacket(frame: Buffer): Buffer | undefined {
+  if (frame.length < ETHERNET_HEADER_BYTES) return undefined
+  const type = frame.readUInt16BE(12)
+  return type === ETHERTYPE.ipv4 || type === ETHERTYPE.ipv6
+    ? frame.subarray(ETHERNET_HEADER_BYTES)
+    : undefined
 }
 
 interface Segment {
