@@ -1,0 +1,128 @@
+import t from 'tap'
+import { holdConnection, startLoad } from '../../lab/demo/clients.ts'
+import { accessLog, httpGet, podNamed, until } from '../../lab/demo/facts.ts'
+import { idlePod, labFor } from '../helpers/lab.ts'
+
+const lab = await labFor(t)
+const client = await podNamed(lab, 'client')
+const server = await podNamed(lab, 'server')
+const old = await podNamed(lab, 'old')
+
+await t.test(
+  'a namespace is enrolled: ten open connections live on, no new one fails, new ones are mTLS',
+  async t => {
+    const held = await Promise.all(
+      Array.from({ length: 10 }, () => holdConnection(lab, 'client', old.ip, 7000)),
+    )
+    const into = await Promise.all(
+      Array.from({ length: 3 }, () => holdConnection(lab, 'old', server.ip, 7000)),
+    )
+    const load = await startLoad(lab, 'client', `http://${old.ip}:8080/`, 100, 60)
+    const reverse = await startLoad(lab, 'old', `http://${server.ip}:8080/`, 50, 60)
+    await lab.annotate('namespace/legacy', { 'culvert.dev/mesh': 'enabled' })
+    await lab.waitForPod('old', ['enrolled'])
+    await until(
+      'mTLS to it',
+      5000,
+      () => accessLog(lab, client.node).some(carries('client', 'old')) || undefined,
+    )
+    await until(
+      'mTLS from it',
+      5000,
+      () => accessLog(lab, old.node).some(carries('old', 'server')) || undefined,
+    )
+    for (const { stop } of [load, reverse]) {
+      const { requests, failures } = await stop()
+      t.strictSame(failures, [], `${requests} new connections`)
+    }
+    for (const { stop } of [...held, ...into]) {
+      const { how, echoed } = await stop()
+      t.equal(how, 'closed')
+      t.ok(echoed > 0)
+    }
+    const rules = (await lab.agentAdmin(old.node, '/rules?pod=old')).body
+    t.match(rules, /pre-enrolment[^]*?counted: [1-9]/, 'what was open is counted as such')
+  },
+)
+
+await t.test('it is un-enrolled: open tunnels live on, no new connection fails, the rules go', async t => {
+  const held = await Promise.all(Array.from({ length: 5 }, () => holdConnection(lab, 'client', old.ip, 7000)))
+  const from = await holdConnection(lab, 'old', server.ip, 7000)
+  const load = await startLoad(lab, 'client', `http://${old.ip}:8080/`, 50, 60)
+  const reverse = await startLoad(lab, 'old', `http://${server.ip}:8080/`, 50, 60)
+  await lab.annotate('namespace/legacy', { 'culvert.dev/mesh': null })
+  await lab.waitForPod('old', ['not-enrolled'])
+  await until('no rule in the nat table', 5000, async () => {
+    const saved = await lab.exec('old', ['iptables-save', '-t', 'nat'])
+    return !saved.stdout.toString().includes('CULVERT') || undefined
+  })
+  const lines = accessLog(lab, client.node).length
+  await until(
+    'plaintext to it',
+    5000,
+    () =>
+      accessLog(lab, client.node)
+        .slice(lines)
+        .some(entry => entry['dst.workload'] === 'old' && entry.reason === 'peer-not-enrolled') || undefined,
+  )
+  for (const { stop } of [load, reverse]) {
+    const { requests, failures } = await stop()
+    t.strictSame(failures, [], `${requests} new connections`)
+  }
+  for (const { stop } of [...held, from]) t.match(await stop(), { how: 'closed' })
+})
+
+await t.test("a pod's first connection is mTLS, and at most 50 ms later than without a mesh", async t => {
+  const took: Record<'shop' | 'legacy', number[]> = { shop: [], legacy: [] }
+  for (let round = 0; round < 5; round++)
+    for (const namespace of ['shop', 'legacy'] as const) {
+      const name = `${namespace}-${round}`
+      const account = namespace === 'shop' ? 'client' : 'old'
+      await lab.addPods(idlePod(name, namespace, account, 'node-a'))
+      const ran = await lab.exec(name, [
+        'curl',
+        '-sS',
+        '-o',
+        '/dev/null',
+        '-w',
+        '%{time_starttransfer}',
+        `http://${server.ip}:8080/`,
+      ])
+      t.equal(ran.code, 0, ran.stderr.toString())
+      took[namespace].push(Number(ran.stdout.toString()) * 1000)
+      await lab.delPod(name, 0)
+    }
+  const median = (values: number[]) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)]!
+  const [mesh, none] = [median(took.shop), median(took.legacy)]
+  t.comment(
+    `first connection: ${mesh.toFixed(1)} ms in the mesh, ${none.toFixed(1)} ms without (medians of 5)`,
+  )
+  t.ok(mesh - none <= 50, `${mesh} ms against ${none} ms`)
+  for (let round = 0; round < 5; round++)
+    t.ok(
+      accessLog(lab, 'node-a').some(
+        entry => entry['src.workload'] === `shop-${round}` && entry.reason === 'mtls',
+      ),
+      'and was carried in a tunnel',
+    )
+})
+
+await t.test('an annotation of the pod goes before its namespace’s', async t => {
+  await lab.annotate('pod/server-2', { 'culvert.dev/mesh': 'disabled' })
+  await lab.waitForPod('server-2', ['not-enrolled'])
+  const other = await podNamed(lab, 'server-2')
+  const isPlain = await until('plaintext to it', 5000, async () => {
+    await httpGet(lab, 'client', `http://${other.ip}:8080/`)
+    return (
+      accessLog(lab, client.node).some(
+        entry => entry['dst.workload'] === 'server-2' && entry.reason === 'peer-not-enrolled',
+      ) || undefined
+    )
+  })
+  t.equal(isPlain, true)
+})
+
+function carries(from: string, to: string) {
+  return (entry: { readonly [field: string]: unknown }) =>
+    entry['src.workload'] === from && entry['dst.workload'] === to && entry['reason'] === 'mtls'
+}
