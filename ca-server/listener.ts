@@ -29,17 +29,31 @@ export interface ListenerOptions {
   readonly router: ConnectRouter
   readonly metrics: Metrics
   readonly log: Logger
-  /** How often sessions are looked after, milliseconds. @default 30000 */
-  readonly sweepMs?: number
+  /** @default as below */
+  readonly timeouts?: Partial<ListenerTimeouts>
 }
 
-const HANDSHAKE_TIMEOUT_MS = 10_000
+/** Milliseconds. */
+export interface ListenerTimeouts {
+  /** From the connection to the end of the TLS handshake. */
+  readonly handshakeMs: number
+  /** How often sessions are looked after. */
+  readonly sweepMs: number
+  /** A session whose caller has proved nothing may be idle this long. */
+  readonly strangerIdleMs: number
+  /** An agent's session rests between renewals. */
+  readonly agentIdleMs: number
+}
+
+const TIMEOUTS: ListenerTimeouts = {
+  handshakeMs: 10_000,
+  sweepMs: 30_000,
+  strangerIdleMs: 30_000,
+  agentIdleMs: 15 * 60_000,
+}
 const MAX_CONNECTIONS = 10_000
 // Options of the HTTP/1.1 side, which the types of the HTTP/2 server leave out.
 const HTTP1_TIMEOUTS = { headersTimeout: 10_000, requestTimeout: 30_000, keepAliveTimeout: 5000 }
-/** A session whose caller has proved nothing may be idle this long; agents' sessions, which rest between renewals, longer. */
-const STRANGER_IDLE_MS = 30_000
-const AGENT_IDLE_MS = 15 * 60_000
 /** Time for a client to end a request that has been answered. */
 const LINGER_MS = 5000
 
@@ -59,16 +73,18 @@ export class Listener {
   readonly #sessions = new Map<ServerHttp2Session, SessionState>()
   readonly #sockets = new Set<Socket>()
   readonly #limit: LogLimit
+  readonly #timeouts: ListenerTimeouts
   #sweeper: NodeJS.Timeout | undefined
 
   private constructor(options: ListenerOptions) {
     this.#options = options
     this.#limit = new LogLimit(options.log)
+    this.#timeouts = { ...TIMEOUTS, ...options.timeouts }
     this.#handlers = new Map(options.router.handlers.map(handler => [handler.requestPath, handler]))
     this.#server = createSecureServer({
       ...secureOptions(options.certificate),
       allowHTTP1: true,
-      handshakeTimeout: HANDSHAKE_TIMEOUT_MS,
+      handshakeTimeout: this.#timeouts.handshakeMs,
       settings: {
         maxConcurrentStreams: 256,
         initialWindowSize: 256 * 1024,
@@ -93,7 +109,7 @@ export class Listener {
       throw new CulvertError('CONFIG', `cannot listen on port ${options.port}`, { cause: err })
     }
     server.on('error', err => options.log.error({ err: errorText(err) }, 'service port failed'))
-    listener.#sweeper = setInterval(() => listener.#sweep(), options.sweepMs ?? 30_000)
+    listener.#sweeper = setInterval(() => listener.#sweep(), listener.#timeouts.sweepMs)
     return listener
   }
 
@@ -175,13 +191,14 @@ export class Listener {
 
   /** Ends idle sessions, and those whose peer has gone without a word. */
   #sweep(): void {
+    const { strangerIdleMs, agentIdleMs } = this.#timeouts
     const nowMs = performance.now()
     for (const [session, state] of this.#sessions) {
       const idleMs = state.open > 0 ? 0 : nowMs - state.idleSinceMs
       if (state.awaitsPong) {
         this.#options.log.debug({ peer: peerOf(session.socket) }, 'peer does not answer, session dropped')
         session.destroy()
-      } else if (idleMs > (state.isProven ? AGENT_IDLE_MS : STRANGER_IDLE_MS)) session.close()
+      } else if (idleMs > (state.isProven ? agentIdleMs : strangerIdleMs)) session.close()
       else if (!session.closed && !session.destroyed) {
         // False when the queue of pings is full, which is no answer either.
         state.awaitsPong = true

@@ -23,7 +23,7 @@ import { discoveryService, shortType } from './discovery/service.ts'
 import { RateLimit } from './issuance/rate-limit.ts'
 import { certificateService } from './issuance/service.ts'
 import { Listener } from './listener.ts'
-import { createMetrics, observeSources } from './metrics.ts'
+import { createMetrics, observeSources, type Metrics } from './metrics.ts'
 import { Observed } from './reports/observed.ts'
 import { reportService } from './reports/service.ts'
 import { FileObservedStore } from './reports/store.ts'
@@ -46,68 +46,104 @@ const MAX_REQUEST_BYTES = 1024 * 1024
 /** A client that returns names every resource it has: 60 to 100 bytes each. */
 const MAX_DISCOVERY_REQUEST_BYTES = 16 * 1024 * 1024
 const STOP_GRACE_MS = 1000
+/** Only for JSON, where the contents of an Any are spelled out. */
+const ANY_TYPES = createRegistry(
+  AddressSchema,
+  AuthorizationSchema,
+  NamespaceSchema,
+  NodeSchema,
+  TrustBundleSchema,
+)
 
 /** Starts everything; ends when both ports are open. Throws what a part cannot start with, having stopped the others. */
 export async function startServer(config: CaConfig, log: Logger): Promise<CaServer> {
   const stopping = new AbortController()
-  const closers: (() => Promise<void> | void)[] = [() => stopping.abort()]
+  const closers: Closer[] = [() => stopping.abort()]
   const stop = async (): Promise<void> => {
     for (const close of closers.splice(0).reverse()) await close()
   }
   try {
-    return await start(config, log, stopping.signal, closers, stop)
+    const metrics = createMetrics()
+    const parts = await openParts(config, log)
+    closers.push(() => parts.publisher.close())
+    const { port, serving } = await openService(config, parts, metrics, log, stopping.signal, closers)
+    observeParts(metrics, parts, serving)
+    const status = await StatusServer.open({
+      port: config.metricsPort,
+      address: config.listenAddress,
+      registry: metrics.registry,
+      pending: () => (parts.publisher.isReady ? [] : [`the first usable ${config.worldFile}`]),
+      log: log.child({ component: 'status' }),
+    })
+    closers.push(() => status.close())
+    const ports = { port, metricsPort: status.port }
+    if (config.portFile !== undefined) await replaceFile(config.portFile, `${JSON.stringify(ports)}\n`, 0o644)
+    log.info({ port, metrics_port: status.port, trust_domain: config.trustDomain }, 'ca-server ready')
+    return { ...ports, stop }
   } catch (err) {
     await stop()
     throw err
   }
 }
 
-async function start(
-  config: CaConfig,
-  log: Logger,
-  signal: AbortSignal,
-  closers: (() => Promise<void> | void)[],
-  stop: () => Promise<void>,
-): Promise<CaServer> {
-  const metrics = createMetrics()
-  const part = (component: string): Logger => log.child({ component })
+type Closer = () => Promise<void> | void
 
+interface Parts {
+  readonly authority: Authority
+  readonly authenticator: JwksAuthenticator
+  readonly world: World
+  readonly observed: Observed
+  readonly publisher: Publisher
+}
+
+/** What knows and decides, before anybody may ask. */
+async function openParts(config: CaConfig, log: Logger): Promise<Parts> {
   const authority = await Authority.open({
     trustDomain: config.trustDomain,
     source: config.authority,
     engine: config.engine,
-    log: part('authority'),
+    log: log.child({ component: 'authority' }),
   })
   const authenticator = await JwksAuthenticator.open({
     file: config.jwksFile,
     issuer: config.tokenIssuer,
     audience: config.tokenAudience,
-    log: part('tokens'),
+    log: log.child({ component: 'tokens' }),
   })
   const world = new World()
   const observed = await Observed.open({
     world,
     store: new FileObservedStore(join(config.dataDir, 'observed.json')),
-    log: part('reports'),
+    log: log.child({ component: 'reports' }),
   })
   const publisher = new Publisher({
     world,
     observed,
     settings: config,
     roots: () => authority.roots,
-    log: part('discovery'),
+    log: log.child({ component: 'discovery' }),
   })
-  closers.push(() => publisher.close())
+  return { authority, authenticator, world, observed, publisher }
+}
 
-  let serving: ServingCertificate | undefined
+/** Opens the service port and sets everything in motion that keeps it true. */
+async function openService(
+  config: CaConfig,
+  parts: Parts,
+  metrics: Metrics,
+  log: Logger,
+  signal: AbortSignal,
+  closers: Closer[],
+): Promise<{ port: number; serving: () => ServingCertificate }> {
+  const { authority, authenticator, world, publisher } = parts
   let listener: Listener | undefined
-  serving = await keepServingCertificate(
+  let serving = await keepServingCertificate(
     {
       authority,
       dns: config.serverDnsNames,
       ips: config.serverIps,
       ttlMs: SERVING_TTL_MS,
-      log: part('authority'),
+      log: log.child({ component: 'authority' }),
       renewed(certificate) {
         serving = certificate
         listener?.useCertificate(certificate)
@@ -124,87 +160,67 @@ async function start(
   })
   authority.follow(signal)
   authenticator.follow(signal)
-
-  const calls = new Calls({
-    authenticator,
-    trustedAccounts: config.trustedNodeAccounts,
-    metrics,
-    log: part('calls'),
-  })
-  const ending = new AbortController()
-  const router = createRouter(calls, ending.signal)
-    .service(
-      IstioCertificateService,
-      certificateService({
-        authority,
-        world,
-        trustDomain: config.trustDomain,
-        defaultTtlMs: config.defaultTtlMs,
-        maxTtlMs: config.maxTtlMs,
-        rateLimit: new RateLimit({ perSecond: config.issuesPerSecond, burst: config.issuesBurst }),
-        calls,
-        metrics,
-        log: part('issuance'),
-      }),
-    )
-    .service(
-      ReportService,
-      reportService({ observed, isSynced: () => world.isSynced, calls, metrics, log: part('reports') }),
-    )
-    .service(
-      AggregatedDiscoveryService,
-      discoveryService({ publisher, calls, metrics, log: part('discovery') }),
-      {
-        readMaxBytes: MAX_DISCOVERY_REQUEST_BYTES,
-      },
-    )
-
   await fileSource({
     file: config.worldFile,
-    log: part('world'),
+    log: log.child({ component: 'world' }),
     failed: () => metrics.worldErrors.inc(),
   }).start(world, signal)
   publisher.flush()
 
-  const certificate = serving
-  listener = await Listener.open({
+  const ending = new AbortController()
+  const opened = await Listener.open({
     port: config.listenPort,
     address: config.listenAddress,
-    certificate,
-    router,
+    certificate: serving,
+    router: createRouter(config, parts, metrics, log, ending.signal),
     metrics,
-    log: part('listener'),
+    log: log.child({ component: 'listener' }),
   })
-  const { port } = listener
-  const opened = listener
+  opened.useCertificate(serving) // it may have been renewed meanwhile
+  listener = opened
   closers.push(() => opened.close(STOP_GRACE_MS))
   closers.push(() => ending.abort(new ConnectError('the server stops', Code.Unavailable)))
-  if (serving !== certificate) listener.useCertificate(serving)
-
-  observeSources(metrics, {
-    worldObjects: () => world.counts(),
-    podStates: () => observed.counts(),
-    publishedResources: () => new Map(publisher.sets.map(set => [shortType(set.typeUrl), set.size])),
-    ends() {
-      const { root, signer } = authority.ends
-      return { root: seconds(root), signer: seconds(signer), serving: seconds(serving!.notAfter) }
-    },
-  })
-  const status = await StatusServer.open({
-    port: config.metricsPort,
-    address: config.listenAddress,
-    registry: metrics.registry,
-    pending: () => (publisher.isReady ? [] : [`the first usable ${config.worldFile}`]),
-    log: part('status'),
-  })
-  closers.push(() => status.close())
-  if (config.portFile !== undefined)
-    await replaceFile(config.portFile, `${JSON.stringify({ port, metricsPort: status.port })}\n`, 0o644)
-  log.info({ port, metrics_port: status.port, trust_domain: config.trustDomain }, 'ca-server ready')
-  return { port, metricsPort: status.port, stop }
+  return { port: opened.port, serving: () => serving }
 }
 
-function createRouter(calls: Calls, shutdownSignal: AbortSignal): ConnectRouter {
+function createRouter(
+  config: CaConfig,
+  { authority, authenticator, world, observed, publisher }: Parts,
+  metrics: Metrics,
+  log: Logger,
+  shutdownSignal: AbortSignal,
+): ConnectRouter {
+  const calls = new Calls({
+    authenticator,
+    trustedAccounts: config.trustedNodeAccounts,
+    metrics,
+    log: log.child({ component: 'calls' }),
+  })
+  const certificates = certificateService({
+    authority,
+    world,
+    trustDomain: config.trustDomain,
+    defaultTtlMs: config.defaultTtlMs,
+    maxTtlMs: config.maxTtlMs,
+    rateLimit: new RateLimit({ perSecond: config.issuesPerSecond, burst: config.issuesBurst }),
+    calls,
+    metrics,
+    log: log.child({ component: 'issuance' }),
+  })
+  const isSynced = (): boolean => world.isSynced
+  const reports = reportService({
+    observed,
+    isSynced,
+    calls,
+    metrics,
+    log: log.child({ component: 'reports' }),
+  })
+  const discovery = discoveryService({
+    publisher,
+    calls,
+    metrics,
+    log: log.child({ component: 'discovery' }),
+  })
   return createConnectRouter({
     grpcWeb: false,
     readMaxBytes: MAX_REQUEST_BYTES,
@@ -212,15 +228,25 @@ function createRouter(calls: Calls, shutdownSignal: AbortSignal): ConnectRouter 
     acceptCompression: [],
     requestGate: calls.gate,
     shutdownSignal,
-    // Only for JSON, where the contents of an Any are spelled out.
-    jsonOptions: {
-      registry: createRegistry(
-        AddressSchema,
-        AuthorizationSchema,
-        NamespaceSchema,
-        NodeSchema,
-        TrustBundleSchema,
-      ),
+    jsonOptions: { registry: ANY_TYPES },
+  })
+    .service(IstioCertificateService, certificates)
+    .service(ReportService, reports)
+    .service(AggregatedDiscoveryService, discovery, { readMaxBytes: MAX_DISCOVERY_REQUEST_BYTES })
+}
+
+function observeParts(
+  metrics: Metrics,
+  { authority, world, observed, publisher }: Parts,
+  serving: () => ServingCertificate,
+): void {
+  observeSources(metrics, {
+    worldObjects: () => world.counts(),
+    podStates: () => observed.counts(),
+    publishedResources: () => new Map(publisher.sets.map(set => [shortType(set.typeUrl), set.size])),
+    ends() {
+      const { root, signer } = authority.ends
+      return { root: seconds(root), signer: seconds(signer), serving: seconds(serving().notAfter) }
     },
   })
 }

@@ -17,6 +17,8 @@ export interface DeltaStreamOptions {
   /** The types served, in the order in which their news go out. */
   readonly sets: readonly ResourceSet[]
   readonly log: Logger
+  /** What a client that asks by name is given unasked: see `SubscriptionOptions`. */
+  readonly always?: readonly string[]
   /** Told of each response and each refusal by the client, for metrics. */
   readonly observe?: {
     sent(typeUrl: string, resources: number, removed: number): void
@@ -117,7 +119,8 @@ export class DeltaStream {
       this.wake()
     }
     const maxBytes = this.#options.maxBytes ?? MAX_RESPONSE_BYTES
-    const subscription = new Subscription(set, request, maxBytes, expired)
+    const { always = [] } = this.#options
+    const subscription = new Subscription(set, request, { maxBytes, always, expired })
     this.#types.set(set.typeUrl, { subscription, unacknowledged: new Set() })
     this.#options.log.debug(
       {

@@ -14,6 +14,7 @@ import { callerOf, nodeOf, type Calls } from '../calls.ts'
 import type { Metrics } from '../metrics.ts'
 import { DeltaStream, type DeltaStreamOptions } from './delta-stream.ts'
 import type { Publisher } from './publisher.ts'
+import { nodeGroup } from './workloads.ts'
 
 export interface DiscoveryOptions {
   readonly publisher: Publisher
@@ -65,7 +66,7 @@ async function* serve(
 ): AsyncGenerator<DeltaDiscoveryResponse> {
   const { publisher, calls } = options
   const log = options.log.child({ node })
-  const stream = new DeltaStream(streamOptions(options, log))
+  const stream = new DeltaStream(streamOptions(options, node, log))
   const stopListening = publisher.onPublish(() => stream.wake())
   onceAborted(context.signal, () => {
     stopListening()
@@ -105,11 +106,12 @@ async function* serve(
   }
 }
 
-function streamOptions(options: DiscoveryOptions, log: Logger): DeltaStreamOptions {
+function streamOptions(options: DiscoveryOptions, node: string, log: Logger): DeltaStreamOptions {
   const { publisher, metrics, maxResponseBytes } = options
   return {
     sets: publisher.sets,
     log,
+    always: [nodeGroup(node)],
     ...(maxResponseBytes !== undefined && { maxBytes: maxResponseBytes }),
     observe: {
       sent(typeUrl, resources, removed) {

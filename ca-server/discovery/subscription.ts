@@ -13,6 +13,15 @@ export interface Portion {
   readonly removed: readonly string[]
 }
 
+export interface SubscriptionOptions {
+  /** Content of one portion, before the last resource is added. */
+  readonly maxBytes: number
+  /** What one who asks by name is given unasked, by any key that a set looks up. */
+  readonly always?: readonly string[]
+  /** Told when the client lags so far behind that it has to start over. */
+  readonly expired: () => void
+}
+
 /** What a resource's wrapping adds to it on the wire, at most: name, version, aliases, type URL, lengths. */
 const WRAPPING_BYTES = 256
 const MAX_NAMES = 50_000
@@ -21,8 +30,7 @@ const WILDCARD = '*'
 
 export class Subscription implements Follower {
   readonly set: ResourceSet
-  readonly #maxBytes: number
-  readonly #expired: () => void
+  readonly #options: SubscriptionOptions
   #revision = 0
   #isWildcard = false
   #isAnswered = false
@@ -37,17 +45,16 @@ export class Subscription implements Follower {
   readonly #has = new Map<string, string>()
 
   /** From the first request of a type. Throws `INPUT` when it asks for too much. */
-  constructor(set: ResourceSet, first: DeltaDiscoveryRequest, maxBytes: number, expired: () => void) {
+  constructor(set: ResourceSet, first: DeltaDiscoveryRequest, options: SubscriptionOptions) {
     this.set = set
-    this.#maxBytes = maxBytes
-    this.#expired = expired
+    this.#options = options
     this.#isWildcard =
       first.resourceNamesSubscribe.length === 0 || first.resourceNamesSubscribe.includes(WILDCARD)
     this.#had = new Map(Object.entries(first.initialResourceVersions))
     this.#startRevision = set.revision
     this.update(first)
+    if (!this.#isWildcard) this.#resume()
     for (const name of this.#asked.keys()) this.#asked.set(name, false) // its initial versions count
-    if (!this.#isWildcard) for (const [name, version] of this.#had) this.#has.set(name, version)
     set.follow(this)
   }
 
@@ -60,7 +67,7 @@ export class Subscription implements Follower {
   }
 
   expire(): void {
-    this.#expired()
+    this.#options.expired()
   }
 
   close(): void {
@@ -70,14 +77,8 @@ export class Subscription implements Follower {
   /** Takes what a request changes about the names wanted. Throws `INPUT` when they become too many. */
   update(request: DeltaDiscoveryRequest): void {
     for (const name of request.resourceNamesSubscribe) {
-      if (name === WILDCARD) {
-        this.#wantEverything()
-        continue
-      }
-      if (name.length > MAX_NAME_CHARS || this.#names.size >= MAX_NAMES)
-        throw new CulvertError('INPUT', `more than ${MAX_NAMES} names are asked for, or one is too long`)
-      this.#names.add(name)
-      this.#asked.set(name, true)
+      if (name === WILDCARD) this.#wantEverything()
+      else this.#want(name)
     }
     for (const name of request.resourceNamesUnsubscribe) {
       if (name === WILDCARD) this.#isWildcard = false
@@ -97,6 +98,22 @@ export class Subscription implements Follower {
     return portion
   }
 
+  /** One who asks by name and comes back names what it has instead of what it wants. */
+  #resume(): void {
+    for (const [name, version] of this.#had) {
+      this.#want(name)
+      if (this.set.get(name)) this.#has.set(name, version)
+    }
+    this.#had.clear()
+  }
+
+  #want(name: string): void {
+    if (name.length > MAX_NAME_CHARS || this.#names.size >= MAX_NAMES)
+      throw new CulvertError('INPUT', `more than ${MAX_NAMES} names are asked for, or one is too long`)
+    this.#names.add(name)
+    this.#asked.set(name, true)
+  }
+
   #wantEverything(): void {
     if (this.#isWildcard) return
     this.#isWildcard = true
@@ -106,7 +123,7 @@ export class Subscription implements Follower {
   }
 
   #takeChanges(): Portion {
-    const portion = new PortionBuilder(this.#maxBytes)
+    const portion = new PortionBuilder(this.#options.maxBytes)
     for (const [name, isForced] of this.#asked) {
       if (portion.isFull) return portion
       this.#asked.delete(name)
@@ -138,10 +155,10 @@ export class Subscription implements Follower {
   }
 
   #takeNamed(): Portion {
-    const portion = new PortionBuilder(this.#maxBytes)
+    const portion = new PortionBuilder(this.#options.maxBytes)
     const upTo = this.set.revision
     const wanted = new Set<string>()
-    for (const name of this.#names) {
+    for (const name of [...(this.#options.always ?? []), ...this.#names]) {
       const found = this.set.lookup(name)
       if (this.#asked.get(name)) {
         for (const resource of found) this.#has.delete(resource.name)

@@ -45,6 +45,11 @@ export const AGENT_ANNOTATION = 'culvert.dev/agent'
 /** Name of the extension that only Culvert's agents read. */
 export const WORKLOAD_EXTENSION = 'culvert.dev/workload'
 
+/** Key of all workloads of a node: an agent that asks by name is given its own pods unasked. */
+export function nodeGroup(node: string): string {
+  return `node ${node}` // no resource has a blank in its name
+}
+
 /** Name of a pod's resource; `key` is `namespace/name`. */
 export function podResourceName(key: string, settings: MeshSettings): string {
   return `${settings.clusterId}//Pod/${key}`
@@ -149,7 +154,7 @@ function contentOf(workload: Workload, ips: readonly string[]): ResourceContent 
     bytes: toBinary(AddressSchema, create(AddressSchema, { type: { case: 'workload', value: workload } })),
     // The network is the empty one: `<network>/<ip>`.
     aliases: ips.map(ip => `/${ip}`),
-    groups: Object.keys(workload.services),
+    groups: [...Object.keys(workload.services), ...(workload.node === '' ? [] : [nodeGroup(workload.node)])],
   }
 }
 

@@ -10,8 +10,8 @@ interface Watched {
   /** What was loaded or failed, in order. */
   seen: string[]
   /** Ends when that many were seen. */
-  until(count: number): Promise<void>
-  follow(): void
+  until: (count: number) => Promise<void>
+  follow: () => void
 }
 
 function watched(t: Test, names: string[], directory = temporaryDirectory(t)): Watched {
@@ -44,7 +44,7 @@ function watched(t: Test, names: string[], directory = temporaryDirectory(t)): W
   }
 }
 
-t.test('a file is loaded again when it is replaced, and not when it is only touched', async t => {
+await t.test('a file is loaded again when it is replaced, and not when it is only touched', async t => {
   const { directory, watch, seen, until, follow } = watched(t, ['a'])
   writeFileSync(join(directory, 'a'), 'one')
   await watch.loadNow()
@@ -57,7 +57,7 @@ t.test('a file is loaded again when it is replaced, and not when it is only touc
   t.strictSame(seen, ['one', 'two'])
 })
 
-t.test('files that belong together are loaded together', async t => {
+await t.test('files that belong together are loaded together', async t => {
   const { directory, watch, seen, until, follow } = watched(t, ['a', 'b'])
   writeFileSync(join(directory, 'a'), 'a1')
   writeFileSync(join(directory, 'b'), 'b1')
@@ -68,7 +68,7 @@ t.test('files that belong together are loaded together', async t => {
   t.strictSame(seen, ['a1+b1', 'a1+b2'])
 })
 
-t.test('contents that cannot be used are told, and the next good ones taken', async t => {
+await t.test('contents that cannot be used are told, and the next good ones taken', async t => {
   const { directory, watch, seen, until, follow } = watched(t, ['a'])
   writeFileSync(join(directory, 'a'), 'bad')
   await t.rejects(watch.loadNow(), { message: 'cannot use bad' })
@@ -82,7 +82,7 @@ t.test('contents that cannot be used are told, and the next good ones taken', as
   t.strictSame(seen, ['failed: cannot use also bad', 'failed: ENOENT: no such file or directory', 'good'])
 })
 
-t.test('a mounted volume that swaps its directory is followed', async t => {
+await t.test('a mounted volume that swaps its directory is followed', async t => {
   const { directory, watch, seen, until, follow } = watched(t, ['a'])
   for (const version of ['1', '2']) {
     mkdirSync(join(directory, `..${version}`))
@@ -98,7 +98,7 @@ t.test('a mounted volume that swaps its directory is followed', async t => {
   t.strictSame(seen, ['1', '2'])
 })
 
-t.test('a directory that comes later is found by looking', async t => {
+await t.test('a directory that comes later is found by looking', async t => {
   const directory = join(temporaryDirectory(t), 'later')
   const { watch, seen, until, follow } = watched(t, ['a'], directory)
   await t.rejects(watch.loadNow(), { code: 'ENOENT' })

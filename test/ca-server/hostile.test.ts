@@ -73,7 +73,7 @@ async function grpcStatus(stream: ClientHttp2Stream): Promise<unknown> {
   return trailers['grpc-status']
 }
 
-t.test('bytes that are no TLS are rejected with a line', async t => {
+await t.test('bytes that are no TLS are rejected with a line', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   await sendRaw(ca.port, Buffer.from('GET / HTTP/1.1\r\nHost: x\r\n\r\n'))
   await sendRaw(ca.port, Buffer.alloc(64 * 1024, 0xff))
@@ -82,7 +82,7 @@ t.test('bytes that are no TLS are rejected with a line', async t => {
   t.match(await ca.metrics(), /culvert_ca_rejected_connections_total\{cause="tls"\} 2/)
 })
 
-t.test('a flood of bad connections is counted, not logged line by line', async t => {
+await t.test('a flood of bad connections is counted, not logged line by line', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   for (let round = 0; round < 10; round++)
     await Promise.all(Array.from({ length: 10 }, () => sendRaw(ca.port, Buffer.from('x'.repeat(100)))))
@@ -91,7 +91,7 @@ t.test('a flood of bad connections is counted, not logged line by line', async t
   await stillServes(t, ca)
 })
 
-t.test('garbage instead of HTTP/2 ends the session', async t => {
+await t.test('garbage instead of HTTP/2 ends the session', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const socket = await tls(ca)
   socket.write(Buffer.alloc(10_000, 0x41))
@@ -105,14 +105,14 @@ t.test('garbage instead of HTTP/2 ends the session', async t => {
   await stillServes(t, ca)
 })
 
-t.test('a protocol that is neither HTTP/2 nor HTTP/1.1 is not spoken', async t => {
+await t.test('a protocol that is neither HTTP/2 nor HTTP/1.1 is not spoken', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const socket = connectTls({ port: ca.port, host: '127.0.0.1', ca: ca.rootPem, ALPNProtocols: ['spdy/3'] })
   await t.rejects(once(socket, 'secureConnect'))
   await stillServes(t, ca)
 })
 
-t.test('TLS before 1.2 is not spoken', async t => {
+await t.test('TLS before 1.2 is not spoken', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const socket = connectTls({
     port: ca.port,
@@ -126,7 +126,7 @@ t.test('TLS before 1.2 is not spoken', async t => {
   await stillServes(t, ca)
 })
 
-t.test('garbage instead of HTTP/1.1 ends the connection', async t => {
+await t.test('garbage instead of HTTP/1.1 ends the connection', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const socket = await tls(ca, { ALPNProtocols: ['http/1.1'] })
   socket.write('no such thing\r\n\r\n')
@@ -135,7 +135,7 @@ t.test('garbage instead of HTTP/1.1 ends the connection', async t => {
   await stillServes(t, ca)
 })
 
-t.test('an authority that is no authority is a bad request', async t => {
+await t.test('an authority that is no authority is a bad request', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const session = http2(t, ca)
   for (const authority of ['[[', 'a b', 'x:99999999', '%%', '']) {
@@ -149,7 +149,7 @@ t.test('an authority that is no authority is a bad request', async t => {
   await stillServes(t, ca)
 })
 
-t.test('calls that do not exist, wrong methods and wrong types get an answer', async t => {
+await t.test('calls that do not exist, wrong methods and wrong types get an answer', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const session = http2(t, ca)
   const authorization = `Bearer ${await ca.issuer.token()}`
@@ -172,7 +172,7 @@ t.test('calls that do not exist, wrong methods and wrong types get an answer', a
   await stillServes(t, ca)
 })
 
-t.test('a message that says it is larger than it may be is refused before it comes', async t => {
+await t.test('a message that says it is larger than it may be is refused before it comes', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const session = http2(t, ca)
   const authorization = `Bearer ${await ca.issuer.token()}`
@@ -192,7 +192,7 @@ t.test('a message that says it is larger than it may be is refused before it com
   await stillServes(t, ca)
 })
 
-t.test('too many and too long headers are refused', async t => {
+await t.test('too many and too long headers are refused', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const session = http2(t, ca)
   const many = Object.fromEntries(Array.from({ length: 1000 }, (_, at) => [`x-${at}`, 'y'.repeat(100)]))
@@ -204,7 +204,7 @@ t.test('too many and too long headers are refused', async t => {
   await stillServes(t, ca)
 })
 
-t.test('clients that vanish in the middle of calls leave nothing behind', async t => {
+await t.test('clients that vanish in the middle of calls leave nothing behind', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const authorization = `Bearer ${await ca.issuer.token()}`
   for (let round = 0; round < 20; round++) {
@@ -228,7 +228,7 @@ t.test('clients that vanish in the middle of calls leave nothing behind', async 
   while (!(await ca.metrics()).includes('culvert_ca_discovery_streams 0'));
 })
 
-t.test('one node cannot open discovery streams without end', async t => {
+await t.test('one node cannot open discovery streams without end', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const session = http2(t, ca)
   const authorization = `Bearer ${await ca.issuer.token()}`

@@ -16,7 +16,7 @@ const WORLD = [
   kubePod('old', { namespace: 'legacy', ips: ['10.98.1.11'] }),
 ]
 
-t.test('a trusted agent gets the certificate of an enrolled pod of its node', async t => {
+await t.test('a trusted agent gets the certificate of an enrolled pod of its node', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const { certificates } = ca.clients(t, await ca.issuer.token())
   const before = Math.floor(Date.now() / 1000) * 1000
@@ -51,21 +51,21 @@ t.test('a trusted agent gets the certificate of an enrolled pod of its node', as
   t.match(await ca.metrics(), 'citadel_server_success_cert_issuance_count 1')
 })
 
-t.test('without impersonation the identity is the one that the request names', async t => {
+await t.test('without impersonation the identity is the one that the request names', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const { certificates } = ca.clients(t, await ca.issuer.token({ serviceAccount: 'ztunnel' }))
   const { certChain } = await certificates.createCertificate({ csr: await makeCsr(CLIENT) })
   t.equal(new X509Certificate(certChain[0]!).subjectAltName, `URI:${CLIENT}`)
 })
 
-t.test('a plain JSON call over HTTP/1.1 works as well', async t => {
+await t.test('a plain JSON call over HTTP/1.1 works as well', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const { certificates } = clientsOver(ca.transport(t, await ca.issuer.token(), 'json'))
   const { certChain } = await certificates.createCertificate({ csr: await makeCsr(CLIENT) })
   t.equal(certChain.length, 2)
 })
 
-t.test('no certificate lives longer than the longest lifetime', async t => {
+await t.test('no certificate lives longer than the longest lifetime', async t => {
   const ca = await TestCa.start(t, { world: WORLD, env: { DEFAULT_TTL: '10s', MAX_TTL: '20s' } })
   const { certificates } = ca.clients(t, await ca.issuer.token())
   const lifeSeconds = async (validityDuration: bigint) => {
@@ -82,45 +82,48 @@ t.test('no certificate lives longer than the longest lifetime', async t => {
   t.equal(await lifeSeconds(9_223_372_036_854_775_807n), 20)
 })
 
-t.test('what may not be had is refused without a reason to the caller, and with one in the log', async t => {
-  const ca = await TestCa.start(t, { world: WORLD })
-  const ask = async (token: string, identity: string, metadata: Record<string, string | number>) => {
-    const { certificates } = ca.clients(t, token)
-    const csr = await makeCsr(identity)
-    return certificates.createCertificate({ csr, metadata })
-  }
-  const good = await ca.issuer.token()
-  const other = 'spiffe://cluster.local/ns/shop/sa/server'
-  const old = 'spiffe://cluster.local/ns/legacy/sa/old'
-  const cases: [
-    reason: string,
-    token: string,
-    identity: string,
-    metadata: Record<string, string | number>,
-  ][] = [
-    ['pod-other-node', good, other, { PodUID: 'uid-server' }],
-    ['pod-unknown', good, other, {}],
-    ['pod-other-identity', good, other, { PodUID: 'uid-client' }],
-    ['pod-not-enrolled', good, old, { PodUID: 'uid-old' }],
-    ['trust-domain', good, 'spiffe://elsewhere.org/ns/shop/sa/client', {}],
-    ['identity-malformed', good, 'spiffe://cluster.local/client', {}],
-    ['csr-names', good, CLIENT, { ImpersonatedIdentity: other }],
-    ['metadata', good, CLIENT, { PodUID: 7 }],
-    ['account-not-trusted', await ca.issuer.token({ serviceAccount: 'default' }), CLIENT, {}],
-    ['token-without-node', await ca.issuer.token({ node: undefined }), CLIENT, {}],
-  ]
-  for (const [reason, token, identity, metadata] of cases) {
-    await t.rejects(
-      ask(token, identity, metadata),
-      { code: Code.PermissionDenied, rawMessage: 'not permitted' },
-      reason,
-    )
-    const line = await ca.line({ msg: 'call refused', reason })
-    t.type(line['err'], 'string')
-  }
-})
+await t.test(
+  'what may not be had is refused without a reason to the caller, and with one in the log',
+  async t => {
+    const ca = await TestCa.start(t, { world: WORLD })
+    const ask = async (token: string, identity: string, metadata: Record<string, string | number>) => {
+      const { certificates } = ca.clients(t, token)
+      const csr = await makeCsr(identity)
+      return certificates.createCertificate({ csr, metadata })
+    }
+    const good = await ca.issuer.token()
+    const other = 'spiffe://cluster.local/ns/shop/sa/server'
+    const old = 'spiffe://cluster.local/ns/legacy/sa/old'
+    const cases: [
+      reason: string,
+      token: string,
+      identity: string,
+      metadata: Record<string, string | number>,
+    ][] = [
+      ['pod-other-node', good, other, { PodUID: 'uid-server' }],
+      ['pod-unknown', good, other, {}],
+      ['pod-other-identity', good, other, { PodUID: 'uid-client' }],
+      ['pod-not-enrolled', good, old, { PodUID: 'uid-old' }],
+      ['trust-domain', good, 'spiffe://elsewhere.org/ns/shop/sa/client', {}],
+      ['identity-malformed', good, 'spiffe://cluster.local/client', {}],
+      ['csr-names', good, CLIENT, { ImpersonatedIdentity: other }],
+      ['metadata', good, CLIENT, { PodUID: 7 }],
+      ['account-not-trusted', await ca.issuer.token({ serviceAccount: 'default' }), CLIENT, {}],
+      ['token-without-node', await ca.issuer.token({ node: undefined }), CLIENT, {}],
+    ]
+    for (const [reason, token, identity, metadata] of cases) {
+      await t.rejects(
+        ask(token, identity, metadata),
+        { code: Code.PermissionDenied, rawMessage: 'not permitted' },
+        reason,
+      )
+      const line = await ca.line({ msg: 'call refused', reason })
+      t.type(line['err'], 'string')
+    }
+  },
+)
 
-t.test('a token that proves nothing is refused before the body is read', async t => {
+await t.test('a token that proves nothing is refused before the body is read', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const csr = await makeCsr(CLIENT)
   const stranger = await TokenIssuer.create()
@@ -144,7 +147,7 @@ t.test('a token that proves nothing is refused before the body is read', async t
   t.match(await ca.metrics(), 'citadel_server_authentication_failure_count 6')
 })
 
-t.test('a pod that the world hears of a moment later still gets its certificate', async t => {
+await t.test('a pod that the world hears of a moment later still gets its certificate', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const { certificates } = ca.clients(t, await ca.issuer.token())
   const call = certificates.createCertificate({
@@ -155,7 +158,7 @@ t.test('a pod that the world hears of a moment later still gets its certificate'
   t.equal((await call).certChain.length, 2)
 })
 
-t.test('a node that asks too fast is held back, and only that node', async t => {
+await t.test('a node that asks too fast is held back, and only that node', async t => {
   const ca = await TestCa.start(t, { world: WORLD, env: { ISSUES_PER_SECOND: '1', ISSUES_BURST: '2' } })
   const csr = await makeCsr(CLIENT)
   const a = ca.clients(t, await ca.issuer.token()).certificates
@@ -167,7 +170,7 @@ t.test('a node that asks too fast is held back, and only that node', async t => 
   t.equal((await b.createCertificate({ csr: server })).certChain.length, 2)
 })
 
-t.test('an oversize request is refused and the server goes on', async t => {
+await t.test('an oversize request is refused and the server goes on', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const { certificates } = ca.clients(t, await ca.issuer.token())
   const huge = await certificates
@@ -179,7 +182,7 @@ t.test('an oversize request is refused and the server goes on', async t => {
   t.equal((await certificates.createCertificate({ csr: await makeCsr(CLIENT) })).certChain.length, 2)
 })
 
-t.test('nothing is issued before the world is known', async t => {
+await t.test('nothing is issued before the world is known', async t => {
   const ca = await TestCa.start(t)
   const { certificates, reports } = ca.clients(t, await ca.issuer.token())
   const csr = await makeCsr(CLIENT)
@@ -194,7 +197,7 @@ t.test('nothing is issued before the world is known', async t => {
   t.equal((await certificates.createCertificate({ csr })).certChain.length, 2)
 })
 
-t.test('keys and tokens are in no line of the log', async t => {
+await t.test('keys and tokens are in no line of the log', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const token = await ca.issuer.token()
   const { certificates } = ca.clients(t, token)

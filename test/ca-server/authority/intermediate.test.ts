@@ -17,9 +17,7 @@ const WORLD = [kubeNode('node-a', '10.99.0.1'), kubeNamespace('shop', ENROLLED),
 
 async function keyPem(keys: webcrypto.CryptoKeyPair, type: 'pkcs8' | 'sec1' = 'pkcs8'): Promise<string> {
   const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey))
-  return createPrivateKey({ key: der, format: 'der', type: 'pkcs8' })
-    .export({ type, format: 'pem' })
-    .toString()
+  return createPrivateKey({ key: der, format: 'der', type: 'pkcs8' }).export({ type, format: 'pem' })
 }
 
 interface Files {
@@ -52,7 +50,7 @@ async function pki(): Promise<{ root: Pki; upper: Pki; lower: Pki }> {
   return { root, upper, lower }
 }
 
-t.test('certificates chain through the intermediates to the company root', async t => {
+await t.test('certificates chain through the intermediates to the company root', async t => {
   const { root, upper, lower } = await pki()
   const directory = temporaryDirectory(t)
   const key = await keyPem(lower.keys, 'sec1')
@@ -72,7 +70,7 @@ t.test('certificates chain through the intermediates to the company root', async
   t.equal(chain.at(-1)!.fingerprint256, new X509Certificate(root.pem).fingerprint256)
 })
 
-t.test('new files take effect without a restart, and bad ones do not', async t => {
+await t.test('new files take effect without a restart, and bad ones do not', async t => {
   const { root, upper, lower } = await pki()
   const directory = temporaryDirectory(t)
   const source = write(directory, {
@@ -125,7 +123,7 @@ t.test('new files take effect without a restart, and bad ones do not', async t =
   t.match(ca.rootPem.match(/BEGIN CERTIFICATE/g)?.length, 2)
 })
 
-t.test('what a verifier would trip over later is named at the start', async t => {
+await t.test('what a verifier would trip over later is named at the start', async t => {
   const { root, upper, lower } = await pki()
   const key = await keyPem(lower.keys)
   const chain = lower.pem + upper.pem
@@ -134,9 +132,7 @@ t.test('what a verifier would trip over later is named at the start', async t =>
   const spki = (pem: string) => new X509Certificate(pem).publicKey.export({ type: 'spki', format: 'der' })
   const leaf = await issueLeaf(upper, Uint8Array.from(spki(lower.pem)), { identity: CLIENT })
   const ended = await createIntermediate(root, 'ended', lower.keys, Date.now() - 1000)
-  const ed25519 = generateKeyPairSync('ed25519')
-    .privateKey.export({ type: 'pkcs8', format: 'pem' })
-    .toString()
+  const ed25519 = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' })
   const encrypted = createPrivateKey(key).export({
     type: 'pkcs8',
     format: 'pem',
@@ -145,7 +141,7 @@ t.test('what a verifier would trip over later is named at the start', async t =>
   })
   const cases: [what: string, files: Partial<Files>, message: RegExp][] = [
     ['no key', { key: 'x' }, /the CA key is not a private key in PEM/],
-    ['a key with a passphrase', { key: encrypted.toString() }, /encrypted with a passphrase/],
+    ['a key with a passphrase', { key: encrypted }, /encrypted with a passphrase/],
     ['a key of another certificate', { key: await keyPem(upper.keys) }, /not that of the chain's first/],
     ['a key that cannot sign here', { key: ed25519 }, /not that of|cannot sign here/],
     ['no chain', { chain: '' }, /the chain file holds no certificate/],
@@ -166,7 +162,7 @@ t.test('what a verifier would trip over later is named at the start', async t =>
   t.ok(await open(t, { key, chain, roots }))
 })
 
-t.test('a root may sign by itself, and no leaf outlives what signs it', async t => {
+await t.test('a root may sign by itself, and no leaf outlives what signs it', async t => {
   const root = await createRoot('company root')
   const short = await createIntermediate(root, 'short', undefined, Date.now() + 3_600_000)
   const authority = await open(t, { key: await keyPem(root.keys), chain: root.pem, roots: root.pem })

@@ -25,7 +25,7 @@ async function opened(t: Test): Promise<{ directory: string; key: string; certif
 }
 
 for (const engine of ENGINE_NAMES)
-  t.test(`a root is made once and kept, and signs (${engine})`, async t => {
+  await t.test(`a root is made once and kept, and signs (${engine})`, async t => {
     const directory = join(temporaryDirectory(t), 'deep', 'er')
     const first = await open(directory, engine)
     const again = await open(directory, engine)
@@ -47,7 +47,7 @@ for (const engine of ENGINE_NAMES)
     t.equal(leaf.serialNumber.toLowerCase(), issued.serial)
   })
 
-t.test('serials do not repeat and are positive', async t => {
+await t.test('serials do not repeat and are positive', async t => {
   const authority = await open(temporaryDirectory(t))
   const { publicKey } = generateKeyPairSync('ec', { namedCurve: 'prime256v1' })
   const key = new PublicKey(publicKey.export({ type: 'spki', format: 'der' }))
@@ -61,7 +61,7 @@ t.test('serials do not repeat and are positive', async t => {
   t.ok(serials.every(serial => /^[4-7][0-9a-f]{31}$/.test(serial)))
 })
 
-t.test('two servers that start at once end up with one root', async t => {
+await t.test('two servers that start at once end up with one root', async t => {
   const directory = temporaryDirectory(t)
   const both = await Promise.all([open(directory), open(directory)])
   const keys = both.map(({ roots }) =>
@@ -70,21 +70,21 @@ t.test('two servers that start at once end up with one root', async t => {
   t.strictSame(keys[0], keys[1], 'one key; the certificate of the later one stands')
 })
 
-t.test('a key that others may read is closed to them', async t => {
+await t.test('a key that others may read is closed to them', async t => {
   const { directory, key } = await opened(t)
   chmodSync(key, 0o644)
   await open(directory)
   t.equal(statSync(key).mode & 0o777, 0o600)
 })
 
-t.test('a start that died between key and certificate is finished by the next', async t => {
+await t.test('a start that died between key and certificate is finished by the next', async t => {
   const { directory, certificate } = await opened(t)
   rmSync(certificate)
   const authority = await open(directory)
   t.equal(readFileSync(certificate, 'utf8'), authority.roots[0])
 })
 
-t.test('what is there and cannot be used is an error, never replaced', async t => {
+await t.test('what is there and cannot be used is an error, never replaced', async t => {
   const lost = await opened(t)
   rmSync(lost.key)
   await t.rejects(open(lost.directory), {

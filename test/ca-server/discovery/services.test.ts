@@ -20,7 +20,7 @@ function serviceOf(spec: Partial<KubeService['spec']>) {
   return type?.case === 'service' ? { ...type.value, aliases: resource!.aliases } : undefined
 }
 
-t.test('ports, families and addresses are as the service says', t => {
+await t.test('ports, families and addresses are as the service says', t => {
   const port = { protocol: 'TCP', targetPort: 8080 }
   t.match(
     serviceOf({
@@ -48,7 +48,7 @@ t.test('ports, families and addresses are as the service says', t => {
   t.end()
 })
 
-t.test('what Kubernetes says about near and unready endpoints is passed on', t => {
+await t.test('what Kubernetes says about near and unready endpoints is passed on', t => {
   t.equal(serviceOf({})?.loadBalancing, undefined)
   t.match(serviceOf({ publishNotReadyAddresses: true })?.loadBalancing, {
     healthPolicy: HealthPolicy.ALLOW_ALL,
@@ -69,7 +69,7 @@ t.test('what Kubernetes says about near and unready endpoints is passed on', t =
   t.end()
 })
 
-t.test('an application is called after its labels, or after what owns its pods', t => {
+await t.test('an application is called after its labels, or after what owns its pods', t => {
   const named = (meta: Partial<ObjectMeta>) => {
     const { workloadName, workloadType, canonicalName, canonicalRevision } = appNameOf(
       kubePod('web-0', { meta }),

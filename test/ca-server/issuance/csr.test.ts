@@ -1,4 +1,4 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { engineOf } from '../../../ca-server/authority/engine.ts'
 import { verifyCsr } from '../../../ca-server/issuance/csr.ts'
@@ -9,7 +9,7 @@ const IDENTITY = 'spiffe://cluster.local/ns/shop/sa/client'
 const peculiar = engineOf('peculiar')
 
 for (const name of ['peculiar', 'node'] as const)
-  t.test(`a good request gives its key and its one name (${name})`, async t => {
+  await t.test(`a good request gives its key and its one name (${name})`, async t => {
     const keys = await crypto.subtle.generateKey(P256, true, ['sign', 'verify'])
     const { publicKey, uri } = await verifyCsr(await makeCsr(IDENTITY, { keys }), engineOf(name))
     t.equal(uri, IDENTITY)
@@ -19,7 +19,7 @@ for (const name of ['peculiar', 'node'] as const)
     )
   })
 
-t.test('every other request is refused with its own reason', async t => {
+await t.test('every other request is refused with its own reason', async t => {
   const rsa = {
     name: 'RSASSA-PKCS1-v1_5',
     hash: 'SHA-256',
@@ -75,14 +75,14 @@ t.test('every other request is refused with its own reason', async t => {
     await t.rejects(verifyCsr(pem, peculiar), { name: 'Refusal', reason }, `${reason}: ${pem.slice(0, 60)}`)
 })
 
-t.test('a public key that is no point of its curve is refused', async t => {
+await t.test('a public key that is no point of its curve is refused', async t => {
   const der = derOf(await makeCsr(IDENTITY))
   const at = der.indexOf(Buffer.from('034200', 'hex')) + 4 // BIT STRING, uncompressed point follows
   der.fill(0xaa, at, at + 64)
   await t.rejects(verifyCsr(pemOf(der), peculiar), { name: 'Refusal', reason: /csr-key|csr-signature/ })
 })
 
-t.test('whatever the bytes, the answer is a verdict and never another error', async t => {
+await t.test('whatever the bytes, the answer is a verdict and never another error', async () => {
   const good = derOf(await makeCsr(IDENTITY))
   const mutated = fc
     .array(fc.tuple(fc.nat(good.length - 1), fc.nat(255)), { minLength: 1, maxLength: 4 })

@@ -1,8 +1,8 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { RateLimit } from '../../../ca-server/issuance/rate-limit.ts'
 
-t.test('a burst is given at once, then the rate', t => {
+await t.test('a burst is given at once, then the rate', t => {
   let nowMs = 0
   const limit = new RateLimit({ perSecond: 10, burst: 3, nowMs: () => nowMs })
   t.strictSame(
@@ -21,13 +21,13 @@ t.test('a burst is given at once, then the rate', t => {
   t.end()
 })
 
-t.test('a rate of zero is no limit', t => {
+await t.test('a rate of zero is no limit', t => {
   const limit = new RateLimit({ perSecond: 0, burst: 1 })
   t.ok(Array.from({ length: 1000 }, () => limit.take('a')).every(Boolean))
   t.end()
 })
 
-t.test('over any time no key gets more than burst and rate allow', t => {
+await t.test('over any time no key gets more than burst and rate allow', t => {
   fc.assert(
     fc.property(
       fc.array(fc.nat(2000), { maxLength: 200 }),

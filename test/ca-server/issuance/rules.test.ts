@@ -31,7 +31,7 @@ function question(more: Partial<Question> & { node?: string | undefined } = {}):
   }
 }
 
-t.test('only a living, enrolled pod of its own on the node of the caller counts', async t => {
+await t.test('only a living, enrolled pod of its own on the node of the caller counts', async t => {
   const shapes: [expected: string, shape: PodShape][] = [
     ['allowed', {}],
     ['allowed', { phase: 'Pending', ips: [] }],
@@ -56,7 +56,7 @@ t.test('only a living, enrolled pod of its own on the node of the caller counts'
     }
 })
 
-t.test('without a uid any good pod of the identity will do', t => {
+await t.test('without a uid any good pod of the identity will do', t => {
   const world = worldOf(
     kubePod('one', { serviceAccount: 'client', phase: 'Failed' }),
     kubePod('two', { serviceAccount: 'client' }),
@@ -70,7 +70,7 @@ t.test('without a uid any good pod of the identity will do', t => {
   t.end()
 })
 
-t.test('a pod says for itself what its namespace does not', t => {
+await t.test('a pod says for itself what its namespace does not', t => {
   const world = worldOf(
     kubeNamespace('legacy'),
     kubePod('client', { namespace: 'legacy', meta: { annotations: ENROLLED } }),
@@ -81,7 +81,7 @@ t.test('a pod says for itself what its namespace does not', t => {
   t.end()
 })
 
-t.test('the identity must be ours, and the one in the request', t => {
+await t.test('the identity must be ours, and the one in the request', t => {
   const world = worldOf(kubePod('client'))
   const reason = (more: Partial<Question>) => {
     const verdict = decide(world, 'cluster.local', question(more), NOW)

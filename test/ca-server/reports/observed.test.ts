@@ -19,11 +19,11 @@ interface Scene {
   path: string
   clock: { nowMs: number }
   told: string[]
-  state(pod: KubePod): ObservedState | undefined
-  report(
+  state: (pod: KubePod) => ObservedState | undefined
+  report: (
     pods: Record<string, ObservedState>,
     more?: Partial<AgentReport>,
-  ): Promise<{ believed: boolean; unknownPods: readonly string[] }>
+  ) => Promise<{ believed: boolean; unknownPods: readonly string[] }>
 }
 
 async function scene(t: Test, pods: KubePod[] = [one, two, far], path?: string): Promise<Scene> {
@@ -63,7 +63,7 @@ async function scene(t: Test, pods: KubePod[] = [one, two, far], path?: string):
   }
 }
 
-t.test('an agent is believed about the pods of its node only', async t => {
+await t.test('an agent is believed about the pods of its node only', async t => {
   const { report, state, told } = await scene(t)
   const outcome = await report({ one: 'enrolled', far: 'enrolled', nobody: 'enrolled' })
   t.strictSame(outcome, { believed: true, unknownPods: ['uid-far', 'uid-nobody'] })
@@ -74,7 +74,7 @@ t.test('an agent is believed about the pods of its node only', async t => {
   t.strictSame(told, ['shop/one'], 'the same again is no news')
 })
 
-t.test('a full report takes back what it does not name', async t => {
+await t.test('a full report takes back what it does not name', async t => {
   const { report, state } = await scene(t)
   await report({ one: 'enrolled', two: 'drifted' })
   await report({ far: 'enrolled' }, { node: 'node-b', full: true })
@@ -82,7 +82,7 @@ t.test('a full report takes back what it does not name', async t => {
   t.strictSame([state(one), state(two), state(far)], ['not-enrolled', 'enrolled', 'enrolled'])
 })
 
-t.test('a drained predecessor is not believed, whatever it says', async t => {
+await t.test('a drained predecessor is not believed, whatever it says', async t => {
   const { report, state } = await scene(t)
   await report({ one: 'enrolled' })
   await report({ one: 'enrolled' }, { instance: 'second', startedAtMs: 2000, full: true })
@@ -93,7 +93,7 @@ t.test('a drained predecessor is not believed, whatever it says', async t => {
   t.equal(state(one), 'not-enrolled')
 })
 
-t.test('when the newest agent has been silent for long, another is believed again', async t => {
+await t.test('when the newest agent has been silent for long, another is believed again', async t => {
   const { report, state, clock } = await scene(t)
   await report({ one: 'enrolled' }, { instance: 'from the future', startedAtMs: 9_999_999 })
   clock.nowMs += 170_000
@@ -103,7 +103,7 @@ t.test('when the newest agent has been silent for long, another is believed agai
   t.equal(state(one), 'drifted')
 })
 
-t.test('a report that comes before the pod is known counts when it comes', async t => {
+await t.test('a report that comes before the pod is known counts when it comes', async t => {
   const { world, report, state, clock, told } = await scene(t, [one])
   await report({ two: 'enrolled', late: 'enrolled' })
   world.replaceAll([one, two])
@@ -119,7 +119,7 @@ t.test('a report that comes before the pod is known counts when it comes', async
   t.equal(state(far), undefined, 'nor for a pod of another node')
 })
 
-t.test('an observation goes with the uid of its pod', async t => {
+await t.test('an observation goes with the uid of its pod', async t => {
   const { world, report, state, observed } = await scene(t)
   await report({ one: 'enrolled', two: 'enrolled' })
   const next = kubePod('one', { uid: 'uid-next' })
@@ -128,7 +128,7 @@ t.test('an observation goes with the uid of its pod', async t => {
   t.strictSame([...observed.counts()], [['enrolled', 1]])
 })
 
-t.test('what was observed is remembered, and who said it', async t => {
+await t.test('what was observed is remembered, and who said it', async t => {
   const first = await scene(t)
   await first.report({ one: 'enrolled', two: 'enrolled' }, { instance: 'second', startedAtMs: 2000 })
   const again = await scene(t, [one, far], first.path)
@@ -143,7 +143,7 @@ t.test('what was observed is remembered, and who said it', async t => {
   })
 })
 
-t.test('a store that cannot be read is said, and the server starts', async t => {
+await t.test('a store that cannot be read is said, and the server starts', async t => {
   for (const text of ['', 'null', '{"format":2,"pods":[]}', '{"format":1,"pods":[{}]}']) {
     const path = join(temporaryDirectory(t), 'observed.json')
     writeFileSync(path, text)
@@ -155,7 +155,7 @@ t.test('a store that cannot be read is said, and the server starts', async t => 
   }
 })
 
-t.test('changes that come while the file is written are in it when their promise ends', async t => {
+await t.test('changes that come while the file is written are in it when their promise ends', async t => {
   const path = join(temporaryDirectory(t), 'observed.json')
   const store = new FileObservedStore(path)
   await store.load()

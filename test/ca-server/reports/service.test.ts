@@ -6,7 +6,7 @@ import { ENROLLED, kubeNamespace, kubeNode, kubePod } from '../../helpers/kube-w
 
 const WORLD = [kubeNode('node-a', '10.99.0.1'), kubeNamespace('shop', ENROLLED), kubePod('client')]
 
-t.test('a report is taken from the node of the token', async t => {
+await t.test('a report is taken from the node of the token', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const { reports } = ca.clients(t, await ca.issuer.token())
   const pods = [
@@ -35,7 +35,7 @@ t.test('a report is taken from the node of the token', async t => {
   t.match(await ca.metrics(), 'culvert_ca_reports_total{result="outdated"} 1')
 })
 
-t.test('a report that makes no sense is refused whole', async t => {
+await t.test('a report that makes no sense is refused whole', async t => {
   const ca = await TestCa.start(t, { world: WORLD })
   const { reports } = ca.clients(t, await ca.issuer.token())
   const invalid = { code: Code.InvalidArgument }
@@ -44,7 +44,6 @@ t.test('a report that makes no sense is refused whole', async t => {
   const cases = [
     [{ podUid: '' }, 'pods[1].pod_uid must be a short text'],
     [{ podUid: 'x', state: PodState.POD_STATE_UNSPECIFIED }, 'pods[1].state is not a state'],
-    [{ podUid: 'x', state: 77 as PodState }, 'pods[1].state is not a state'],
   ] as const
   for (const [pod, rawMessage] of cases)
     await t.rejects(reports.report({ instance: 'a', pods: [good, pod] }), { ...invalid, rawMessage })

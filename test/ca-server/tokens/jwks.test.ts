@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { Refusal } from '../../../ca-server/refusal.ts'
 import { bearerToken, requireTrustedAccount } from '../../../ca-server/tokens/authenticator.ts'
@@ -18,7 +18,7 @@ async function opened(t: Test) {
   return { file, issuer, lines, open, authenticator: await open() }
 }
 
-t.test('node, pod and account come from the claims of the token', async t => {
+await t.test('node, pod and account come from the claims of the token', async t => {
   const { issuer, authenticator } = await opened(t)
   t.strictSame(await authenticator.authenticate(await issuer.token({ node: 'node-b' })), {
     node: 'node-b',
@@ -30,7 +30,7 @@ t.test('node, pod and account come from the claims of the token', async t => {
   })
 })
 
-t.test('a token is refused for what is wrong with it', async t => {
+await t.test('a token is refused for what is wrong with it', async t => {
   const { issuer, authenticator } = await opened(t)
   const cases: [reason: string, token: string][] = [
     ['token-expired', await issuer.token({ notBeforeIn: 3600 })],
@@ -45,14 +45,14 @@ t.test('a token is refused for what is wrong with it', async t => {
     await t.rejects(authenticator.authenticate(token), { name: 'Refusal', reason }, reason)
 })
 
-t.test('a key that was published a moment ago is found without waiting', async t => {
+await t.test('a key that was published a moment ago is found without waiting', async t => {
   const { file, authenticator } = await opened(t)
   const next = await TokenIssuer.create('two')
   writeFileSync(file, next.jwks)
   t.match(await authenticator.authenticate(await next.token()), { node: 'node-a' })
 })
 
-t.test('a key set that is none stops the start, and not what runs', async t => {
+await t.test('a key set that is none stops the start, and not what runs', async t => {
   const { file, issuer, lines, open, authenticator } = await opened(t)
   for (const text of ['', '{}', '{"keys":{}}', 'null']) {
     writeFileSync(file, text)
@@ -66,7 +66,7 @@ t.test('a key set that is none stops the start, and not what runs', async t => {
   t.match(await authenticator.authenticate(await issuer.token()), { node: 'node-a' }, 'the old keys stay')
 })
 
-t.test('a private key in the key set is pointed out', async t => {
+await t.test('a private key in the key set is pointed out', async t => {
   const { file, issuer, lines, open } = await opened(t)
   const { keys } = JSON.parse(issuer.jwks) as { keys: object[] }
   writeFileSync(file, JSON.stringify({ keys: [{ ...keys[0], d: 'AAAA' }] }))
@@ -74,7 +74,7 @@ t.test('a private key in the key set is pointed out', async t => {
   t.ok(lines.some(({ msg }) => msg.includes('holds a private key')))
 })
 
-t.test('whatever the token, the answer is a caller or a refusal', async t => {
+await t.test('whatever the token, the answer is a caller or a refusal', async t => {
   const { authenticator } = await opened(t)
   await fc.assert(
     fc.asyncProperty(fc.oneof(fc.string(), fc.base64String()), async token => {
@@ -85,7 +85,7 @@ t.test('whatever the token, the answer is a caller or a refusal', async t => {
   )
 })
 
-t.test('an authorization header is a bearer token or nothing', t => {
+await t.test('an authorization header is a bearer token or nothing', t => {
   t.equal(bearerToken('Bearer a.b-c_d~+/=='), 'a.b-c_d~+/==')
   t.equal(bearerToken('bearer x'), 'x')
   t.throws(() => bearerToken(null), { name: 'Refusal', reason: 'token-missing' })
@@ -94,7 +94,7 @@ t.test('an authorization header is a bearer token or nothing', t => {
   t.end()
 })
 
-t.test('accounts are trusted by namespace and name', t => {
+await t.test('accounts are trusted by namespace and name', t => {
   const caller = { node: 'a', podName: '', podUid: '', namespace: 'x', serviceAccount: 'y', audience: '' }
   t.doesNotThrow(() => requireTrustedAccount(caller, new Set(['x/y'])))
   t.throws(() => requireTrustedAccount(caller, new Set(['y/x'])), {

@@ -1,10 +1,10 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { objectKey, World, type WorldChange } from '../../../ca-server/world/world.ts'
 import type { KubeObject } from '../../../lib/kube/objects.ts'
 import { kubeNamespace, kubeNode, kubePod, kubeService, kubeSlice } from '../../helpers/kube-world.ts'
 
-t.test('listeners hear of what changed, and of nothing else', t => {
+await t.test('listeners hear of what changed, and of nothing else', t => {
   const world = new World()
   const batches: (readonly WorldChange[])[] = []
   world.onChange(changes => batches.push(changes))
@@ -34,7 +34,7 @@ t.test('listeners hear of what changed, and of nothing else', t => {
   t.end()
 })
 
-t.test('who waits for a pod is told when it comes, or that it did not', async t => {
+await t.test('who waits for a pod is told when it comes, or that it did not', async t => {
   const world = new World()
   const signal = new AbortController().signal
   const coming = world.whenPod('uid-one', 60_000, signal)
@@ -50,7 +50,7 @@ t.test('who waits for a pod is told when it comes, or that it did not', async t 
   t.equal(await waiting, undefined)
 })
 
-t.test('indices always agree with a plain search', t => {
+await t.test('indices always agree with a plain search', t => {
   const names = fc.constantFrom('a', 'b', 'c')
   const pod = fc
     .record({
