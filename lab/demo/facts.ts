@@ -60,9 +60,6 @@ export async function httpGet(
 ): Promise<{ pod: string; client: string }> {
   const ran = await lab.exec(from, ['curl', '-sS', '-m', '5', ...args, url])
   if (ran.code !== 0)
-    throw new CulvertError(
-      'LAB',
-      `curl ${url} from ${from}: ${ran.stderr.toString().trim()} (exit ${ran.code})`,
-    )
+    throw new CulvertError('LAB', `curl ${url} from ${from}: ${ran.stderr.trim()} (exit ${ran.code})`)
   return JSON.parse(ran.stdout.toString()) as { pod: string; client: string }
 }

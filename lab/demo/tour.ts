@@ -97,7 +97,7 @@ export async function tour(lab: Lab, narrator: Narrator, signal: AbortSignal): P
     const startedAt = performance.now()
     const refused = await lab.exec('client', ['curl', '-sS', '-m', '5', `http://${server.ip}:9/`])
     const tookMs = Math.round(performance.now() - startedAt)
-    expect(refused.code === 56 || refused.code === 7, `curl said: ${refused.stderr.toString().trim()}`)
+    expect(refused.code === 56 || refused.code === 7, `curl said: ${refused.stderr.trim()}`)
     const held = await holdConnection(lab, 'client', server.ip, 7003)
     const reset = await lab.exec('client', [
       'sh',
@@ -105,17 +105,14 @@ export async function tour(lab: Lab, narrator: Narrator, signal: AbortSignal): P
       `printf 'RESET\\n' | curl -sS -m 5 telnet://${server.ip}:7003`,
     ])
     await held.stop()
-    expect(
-      /reset/i.test(reset.stderr.toString()),
-      `curl said: ${reset.stderr.toString().trim() || 'nothing: an end, not a reset'}`,
-    )
-    return `port 9: ${refused.stderr.toString().trim()} after ${tookMs} ms\nport 7003: ${reset.stderr.toString().trim()}`
+    expect(/reset/i.test(reset.stderr), `curl said: ${reset.stderr.trim() || 'nothing: an end, not a reset'}`)
+    return `port 9: ${refused.stderr.trim()} after ${tookMs} ms\nport 7003: ${reset.stderr.trim()}`
   })
   step('strict refuses plaintext with a reset, and lets the mesh in', async () => {
     await lab.annotate('pod/server', { 'culvert.dev/mtls': 'strict' })
     const refused = await until('the refusal', 3000, async () => {
       const ran = await lab.exec('old', ['curl', '-sS', '-m', '3', url])
-      return ran.code === 0 ? undefined : ran.stderr.toString().trim()
+      return ran.code === 0 ? undefined : ran.stderr.trim()
     })
     await httpGet(lab, 'client', url)
     await lab.annotate('pod/server', { 'culvert.dev/mtls': null })

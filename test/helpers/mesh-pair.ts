@@ -60,7 +60,7 @@ export async function certificateFor(root: Authority, identity: string): Promise
   const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const spki = Uint8Array.from(publicKey.export({ type: 'spki', format: 'der' }))
   const chain = await issueLeaf(root, spki, { identity })
-  const key = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
+  const key = privateKey.export({ type: 'pkcs8', format: 'pem' })
   return { key, chain, roots: root.pem, notAfterMs: Date.now() + 86_400_000 }
 }
 

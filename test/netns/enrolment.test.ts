@@ -31,12 +31,12 @@ await t.test(
       5000,
       () => accessLog(lab, old.node).some(carries('old', 'server')) || undefined,
     )
-    for (const { stop } of [load, reverse]) {
-      const { requests, failures } = await stop()
+    for (const running of [load, reverse]) {
+      const { requests, failures } = await running.stop()
       t.strictSame(failures, [], `${requests} new connections`)
     }
-    for (const { stop } of [...held, ...into]) {
-      const { how, echoed } = await stop()
+    for (const connection of [...held, ...into]) {
+      const { how, echoed } = await connection.stop()
       t.equal(how, 'closed')
       t.ok(echoed > 0)
     }
@@ -65,11 +65,11 @@ await t.test('it is un-enrolled: open tunnels live on, no new connection fails, 
         .slice(lines)
         .some(entry => entry['dst.workload'] === 'old' && entry.reason === 'peer-not-enrolled') || undefined,
   )
-  for (const { stop } of [load, reverse]) {
-    const { requests, failures } = await stop()
+  for (const running of [load, reverse]) {
+    const { requests, failures } = await running.stop()
     t.strictSame(failures, [], `${requests} new connections`)
   }
-  for (const { stop } of [...held, from]) t.match(await stop(), { how: 'closed' })
+  for (const connection of [...held, from]) t.match(await connection.stop(), { how: 'closed' })
 })
 
 await t.test("a pod's first connection is mTLS, and at most 50 ms later than without a mesh", async t => {
@@ -88,7 +88,7 @@ await t.test("a pod's first connection is mTLS, and at most 50 ms later than wit
         '%{time_starttransfer}',
         `http://${server.ip}:8080/`,
       ])
-      t.equal(ran.code, 0, ran.stderr.toString())
+      t.equal(ran.code, 0, ran.stderr)
       took[namespace].push(Number(ran.stdout.toString()) * 1000)
       await lab.delPod(name, 0)
     }

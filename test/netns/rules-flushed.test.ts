@@ -55,7 +55,7 @@ async function flush(lab: Lab, pod: string, arguments_: readonly string[]): Prom
   const before = await rules()
   const ran = await lab.exec(pod, ['iptables', '-w', ...arguments_])
   const flushedAt = performance.now()
-  t.equal(ran.code, 0, ran.stderr.toString())
+  t.equal(ran.code, 0, ran.stderr)
   await until('all rules', 5000, async () => (await rules()) >= before || undefined)
   return Math.round(performance.now() - flushedAt)
 }
