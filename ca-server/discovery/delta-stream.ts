@@ -24,12 +24,12 @@ export interface DeltaStreamOptions {
     sent(typeUrl: string, resources: number, removed: number): void
     refused(typeUrl: string): void
   }
-  /** Content of one response, bytes, before the last resource is added. @default 2 MiB */
+  /** Content of one response, bytes, before the last resource is added. @default 512 KiB */
   readonly maxBytes?: number
 }
 
-/** Half of what clients accept by default (4 MiB), so that a large last resource still fits. */
-const MAX_RESPONSE_BYTES = 2 * 1024 * 1024
+/** Well below what clients accept by default (4 MiB), and encoded in some milliseconds. */
+const MAX_RESPONSE_BYTES = 512 * 1024
 const MAX_UNACKNOWLEDGED = 4
 const MAX_UNKNOWN_TYPES = 16
 

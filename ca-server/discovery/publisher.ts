@@ -5,7 +5,7 @@
  */
 import { create, toBinary } from '@bufbuild/protobuf'
 import { errorText } from '../../lib/errors.ts'
-import type { KubeEndpointSlice, KubeNode, KubeObject } from '../../lib/kube/objects.ts'
+import type { KubeEndpointSlice, KubeObject } from '../../lib/kube/objects.ts'
 import type { Logger } from '../../lib/log.ts'
 import { NamespaceSchema, NodeSchema, TrustBundleSchema } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
 import type { Observed } from '../reports/observed.ts'
@@ -37,6 +37,8 @@ export interface PublisherOptions {
 
 /** Changes within this time of the last publication wait for its end; the first one after a quiet time does not. */
 const COALESCE_MS = 10
+/** How long calls may have to wait while much is published. */
+const BUDGET_MS = 20
 
 export class Publisher {
   readonly #options: PublisherOptions
@@ -96,22 +98,30 @@ export class Publisher {
     if (this.#trustBundles.put(trustDomain, { bytes })) this.#tell()
   }
 
-  /** Publishes what is pending without waiting, and stops the timer. */
+  /** Publishes all that is pending without waiting. */
   flush(): void {
+    this.#publishPending(Infinity)
+  }
+
+  /** Publishes what is pending for as long as the budget lasts; the rest follows when others have had their turn. */
+  #publishPending(budgetMs: number): void {
     this.#cancel()
     if (!this.#options.world.isSynced) return
-    this.#publishedAtMs = performance.now()
-    const { world } = this.#options
+    const startMs = performance.now()
+    const isOver = (): boolean => performance.now() - startMs > budgetMs
     const before = this.sets.map(({ revision }) => revision)
     const { nodes, namespaces, services, slices, pods } = this.#dirty
-    drain(nodes, name => this.#publishNode(name, world.node(name)))
-    drain(namespaces, name => this.#publishNamespace(name))
-    drain(services, key => this.#publishService(key))
-    drain(slices, key => this.#publishSlice(key))
-    drain(pods, key => this.#publishPod(key))
-    const isFirst = !this.#isReady
-    this.#isReady = true
+    const isDone =
+      drain(nodes, name => this.#publishNode(name), isOver) &&
+      drain(namespaces, name => this.#publishNamespace(name), isOver) &&
+      drain(services, key => this.#publishService(key), isOver) &&
+      drain(slices, key => this.#publishSlice(key), isOver) &&
+      drain(pods, key => this.#publishPod(key), isOver)
+    this.#publishedAtMs = isDone ? startMs : -Infinity
+    const isFirst = isDone && !this.#isReady
+    if (isFirst) this.#isReady = true
     if (isFirst || this.sets.some(({ revision }, at) => revision !== before[at])) this.#tell()
+    if (!isDone) this.#schedule()
   }
 
   close(): void {
@@ -128,7 +138,7 @@ export class Publisher {
   #schedule(): void {
     if (this.#timer) return
     const waitMs = this.#publishedAtMs + COALESCE_MS - performance.now()
-    const flush = (): void => this.flush()
+    const flush = (): void => this.#publishPending(BUDGET_MS)
     this.#timer = waitMs > 0 ? setTimeout(flush, waitMs) : setImmediate(flush)
   }
 
@@ -212,7 +222,8 @@ export class Publisher {
     )
   }
 
-  #publishNode(name: string, node: KubeNode | undefined): void {
+  #publishNode(name: string): void {
+    const node = this.#options.world.node(name)
     this.#publish(this.#nodes, name, () => {
       const ips = node ? nodeIps(node) : []
       for (const ip of this.#ipsOfNode.get(name) ?? []) this.#nodesWithIp.delete(ip, name)
@@ -251,9 +262,12 @@ export class Publisher {
   }
 }
 
-function drain(dirty: Set<string>, publish: (key: string) => void): void {
+/** Publishes keys until none is left or the time is over; reports whether none is left. */
+function drain(dirty: Set<string>, publish: (key: string) => void, isOver: () => boolean): boolean {
   for (const key of dirty) {
+    if (isOver()) return false
     dirty.delete(key)
     publish(key)
   }
+  return true
 }

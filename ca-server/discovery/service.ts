@@ -21,7 +21,7 @@ export interface DiscoveryOptions {
   readonly calls: Calls
   readonly metrics: Metrics
   readonly log: Logger
-  /** Content of one response. @default 2 MiB */
+  /** Content of one response. @default 512 KiB */
   readonly maxResponseBytes?: number
 }
 
