@@ -24,8 +24,6 @@ export interface DeltaStreamOptions {
     sent(typeUrl: string, resources: number, removed: number): void
     refused(typeUrl: string): void
   }
-  /** Content of one response, bytes, before the last resource is added. @default 512 KiB */
-  readonly maxBytes?: number
 }
 
 /** Well below what clients accept by default (4 MiB), and encoded in some milliseconds. */
@@ -118,9 +116,12 @@ export class DeltaStream {
       this.#hasExpired = true
       this.wake()
     }
-    const maxBytes = this.#options.maxBytes ?? MAX_RESPONSE_BYTES
     const { always = [] } = this.#options
-    const subscription = new Subscription(set, request, { maxBytes, always, expired })
+    const subscription = new Subscription(set, request, {
+      maxBytes: MAX_RESPONSE_BYTES,
+      always,
+      expired,
+    })
     this.#types.set(set.typeUrl, { subscription, unacknowledged: new Set() })
     this.#options.log.debug(
       {

@@ -54,7 +54,7 @@ export function workloadInfo(
   })
 }
 
-export const POD_STATE: Readonly<Record<ObservedState, PodState>> = {
+const POD_STATE: Readonly<Record<ObservedState, PodState>> = {
   pending: PodState.PENDING,
   enrolled: PodState.ENROLLED,
   drifted: PodState.DRIFTED,

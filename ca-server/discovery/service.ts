@@ -21,8 +21,6 @@ export interface DiscoveryOptions {
   readonly calls: Calls
   readonly metrics: Metrics
   readonly log: Logger
-  /** Content of one response. @default 512 KiB */
-  readonly maxResponseBytes?: number
 }
 
 /** An agent has one stream, two while it is replaced; more are a fault of the node. */
@@ -107,12 +105,11 @@ async function* serve(
 }
 
 function streamOptions(options: DiscoveryOptions, node: string, log: Logger): DeltaStreamOptions {
-  const { publisher, metrics, maxResponseBytes } = options
+  const { publisher, metrics } = options
   return {
     sets: publisher.sets,
     log,
     always: [nodeGroup(node)],
-    ...(maxResponseBytes !== undefined && { maxBytes: maxResponseBytes }),
     observe: {
       sent(typeUrl, resources, removed) {
         const type = shortType(typeUrl)

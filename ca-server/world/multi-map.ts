@@ -25,8 +25,4 @@ export class MultiMap<K, V> {
     if (present) this.add(key, value)
     else this.delete(key, value)
   }
-
-  get size(): number {
-    return this.#sets.size
-  }
 }
