@@ -64,8 +64,14 @@ export function fabricBatch(nodes: readonly NodePlan[], controlPlaneNetns: strin
   ]
 }
 
-export function controlPlaneBatch(): string[] {
-  return ['link set lo up', ...fabricAddresses(CONTROL_PLANE_IPS), 'link set eth0 up']
+/** In the control plane: its address, and the ways to the pods, whose data plane may ask from inside them. */
+export function controlPlaneBatch(nodes: readonly NodePlan[]): string[] {
+  return [
+    'link set lo up',
+    ...fabricAddresses(CONTROL_PLANE_IPS),
+    'link set eth0 up',
+    ...nodes.flatMap(routesToPods),
+  ]
 }
 
 /** On a node: its address, the ways to the other nodes' pods, and an end for everything else. */
@@ -75,13 +81,16 @@ export function nodeBatch(node: NodePlan, nodes: readonly NodePlan[]): string[] 
     'link set lo up',
     ...fabricAddresses(nodeIps(node.index)),
     'link set eth0 up',
-    ...others.flatMap(other =>
-      podCidrs(other.index).map((cidr, at) => `route add ${cidr} via ${nodeIps(other.index)[at]} dev eth0`),
-    ),
+    ...others.flatMap(routesToPods),
     // Without these an address that nobody has would be looked for until the connection times out.
     ...podCidrs(node.index).map(cidr => `route add unreachable ${cidr} metric ${LAST_METRIC}`),
     ...['0.0.0.0/0', '::/0'].map(all => `route add unreachable ${all} metric ${LAST_METRIC}`),
   ]
+}
+
+/** On the fabric: a node's pods are behind it. */
+function routesToPods({ index }: NodePlan): string[] {
+  return podCidrs(index).map((cidr, at) => `route add ${cidr} via ${nodeIps(index)[at]} dev eth0`)
 }
 
 /** On a node: the link to a pod. The source address of its route is what the pod sees a kubelet come from. */

@@ -28,7 +28,7 @@ export async function buildNetwork(cluster: Cluster, pods: readonly LabPod[]): P
   await ipIn(fabric, fabricBatch(nodes, controlPlane))
   const linksOf = (index: number) => plans.filter(plan => plan.nodeIndex === index).flatMap(podLinkBatch)
   await Promise.all([
-    ipIn(controlPlane, controlPlaneBatch()),
+    ipIn(controlPlane, controlPlaneBatch(nodes)),
     ...nodes.map(node => ipIn(node.netns, [...nodeBatch(node, nodes), ...linksOf(node.index)])),
   ])
   await Promise.all(plans.map(plan => ipIn(plan.netns, podBatch(plan))))
