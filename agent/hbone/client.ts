@@ -54,6 +54,11 @@ export class ClientSession extends Session {
     return Math.min(limit, this.peer.maxStreams) - this.tunnels.size - this.reserved
   }
 
+  /** Reports whether the peer takes no streams at present, on this session or on another. */
+  get isShut(): boolean {
+    return this.peer.maxStreams === 0 && !this.isClosed
+  }
+
   /** Calls back each time a stream has ended or the peer allows more. */
   onRoom(callback: () => void): void {
     this.#onRoom.push(callback)
@@ -73,7 +78,10 @@ export class ClientSession extends Session {
       return Promise.reject(
         new StreamResetError(CODE.refusedStream, 'session is closing', { byPeer: true, isRetryable: true }),
       )
-    signal?.throwIfAborted()
+    if (signal?.aborted) {
+      this.streamGone() // the place that was reserved for it is free again
+      return Promise.reject(signal.reason as Error)
+    }
     const id = this.#nextId
     this.#nextId += 2
     const tunnel = this.newTunnel(id)
@@ -117,7 +125,7 @@ export class ClientSession extends Session {
     if (this.isIdleStream(streamId))
       throw new SessionError(CODE.protocolError, `HEADERS on idle stream ${streamId}`)
     const tunnel = this.tunnels.get(streamId)
-    if (!tunnel) return
+    if (!tunnel) return this.spend('HEADERS on a closed stream')
     const pending = this.#pending.get(streamId)
     const status = Number(decoded.fields.get(':status') ?? Number.NaN)
     if (!pending) {
@@ -136,7 +144,7 @@ export class ClientSession extends Session {
       tunnel.reset(CODE.protocolError)
       return
     }
-    if (status < 200) return // informational: the answer is still to come
+    if (status < 200) return this.spend('informational HEADERS') // the answer is still to come
     pending.resolve({ tunnel, response: { status, headers: decoded.fields } })
     if (endStream) tunnel.receiveEnd()
     if (status !== 200) {

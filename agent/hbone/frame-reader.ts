@@ -1,6 +1,7 @@
 /**
  * Bytes to frames. DATA is passed on piece by piece as it arrives, without waiting for the frame to be whole and
- * without a copy; all other frames are short, and are collected. Violations throw `SessionError`.
+ * without a copy; all other frames are short, and are collected, but for those of unknown type: nothing is kept of
+ * them. Violations throw `SessionError`.
  */
 import { CODE, FLAG, FRAME, FRAME_HEADER_BYTES, SessionError } from './protocol.ts'
 import { MAX_CONTINUATIONS, MAX_CONTROL_PAYLOAD, MAX_HEADER_BLOCK } from './limits.ts'
@@ -36,7 +37,9 @@ export class FrameReader {
   /** DATA: pad bytes announced; -1 until the pad length was read. */
   #padding = 0
   #dataLeft = 0
-  #collected: Buffer[] = []
+  /** The present frame's payload as far as it has come, when it did not come at once. */
+  #payload: Buffer = EMPTY
+  #payloadAt = 0
   #block: Buffer[] = []
   #blockBytes = 0
   #blockFrames = 0
@@ -73,7 +76,7 @@ export class FrameReader {
         at += take
         this.#left -= take
         if (this.#type === FRAME.data) this.#dataPiece(piece)
-        else this.#collected.push(piece)
+        else if (this.#type <= FRAME.continuation) this.#collect(piece)
         if (this.#left === 0) this.#finish()
       }
     }
@@ -115,6 +118,28 @@ export class FrameReader {
     if (this.#left === 0) this.#finish()
   }
 
+  /**
+   * A frame that comes byte by byte must not cost a buffer for each: the pieces are copied into one, which grows
+   * with what has come and not with what was announced.
+   */
+  #collect(piece: Buffer): void {
+    if (this.#payloadAt === 0 && this.#left === 0) {
+      this.#payload = piece
+      this.#payloadAt = piece.length
+      return
+    }
+    const end = this.#payloadAt + piece.length
+    if (end > this.#payload.length) {
+      const grown = Buffer.allocUnsafeSlow(
+        Math.min(this.#length, Math.max(end, this.#payload.length * 2, 256)),
+      )
+      this.#payload.copy(grown, 0, 0, this.#payloadAt)
+      this.#payload = grown
+    }
+    piece.copy(this.#payload, this.#payloadAt)
+    this.#payloadAt = end
+  }
+
   #carriesHeaders(): boolean {
     return this.#type === FRAME.headers || this.#type === FRAME.continuation
   }
@@ -147,8 +172,9 @@ export class FrameReader {
       )
       return
     }
-    const payload = this.#collected.length === 1 ? this.#collected[0]! : Buffer.concat(this.#collected)
-    this.#collected = []
+    const payload = this.#payload.subarray(0, this.#payloadAt)
+    this.#payload = EMPTY
+    this.#payloadAt = 0
     this.#control(type, payload)
   }
 
@@ -244,3 +270,5 @@ export class FrameReader {
     if (!condition) throw new SessionError(CODE.frameSizeError, `${what} frame of ${this.#length} bytes`)
   }
 }
+
+const EMPTY = Buffer.alloc(0)

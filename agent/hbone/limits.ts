@@ -45,10 +45,12 @@ export const MAX_CONTROL_PAYLOAD = 16_384
 export const MAX_HEADER_BLOCK = 128 * 1024
 /** Frames one header block may be cut into: honest peers need one or two. */
 export const MAX_CONTINUATIONS = 32
-/** Bytes of answers (PING and SETTINGS acknowledgements, resets) that may wait for a peer which does not read. */
+/** Bytes of answers (acknowledgements, refusals, resets) that may wait for a peer which does not read. */
 export const MAX_UNREAD_ANSWERS = 1024 * 1024
+/** An increment that no honest peer sends: it makes us cut what we have into as many frames as it likes. */
+export const SMALL_WINDOW_UPDATE = 1024
 /**
- * Control frames (PING, SETTINGS, empty DATA, PRIORITY, resets of streams) a peer may send per second on average
+ * Control frames (PING, SETTINGS, empty DATA, PRIORITY, resets of streams, requests that are refused) a peer may send per second on average
  * without moving any application byte, and in one burst. Ten thousand aborted connections in a burst are honest.
  */
 export const CONTROL_RATE_PER_SECOND = 5_000

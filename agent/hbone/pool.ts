@@ -3,6 +3,7 @@
  * - a session is used until it is full; then another is opened beside it.
  * - one attempt at a time, but a peer that accepts and stays silent holds nobody up: who has waited `impatienceMs`
  *   starts an attempt of his own, and whichever is ready first serves all.
+ * - a peer that allows no streams at all is waited for on the session there is, not asked on ever more of them.
  * - a session that no stream has used for `idleMs` is closed in order.
  */
 import { CulvertError } from '../../lib/errors.ts'
@@ -111,6 +112,7 @@ export class HbonePool {
   }
 
   #attempt(key: string, peer: Peer, open: () => Promise<ClientSession>): void {
+    for (const session of peer.sessions) if (session.isShut) return
     peer.attempts++
     open().then(
       session => {

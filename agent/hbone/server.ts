@@ -48,7 +48,7 @@ export class ServerSession extends Session {
     if (streamId % 2 === 0) throw new SessionError(CODE.protocolError, `HEADERS on even stream ${streamId}`)
     if (streamId <= this.#lastId) {
       const tunnel = this.tunnels.get(streamId)
-      if (!tunnel) return // a stream that is closed here; its end is on the way to the peer
+      if (!tunnel) return this.spend('HEADERS on a closed stream') // its end is on the way to the peer
       if (endStream) tunnel.receiveEnd()
       else tunnel.reset(CODE.protocolError)
       return
@@ -72,7 +72,9 @@ export class ServerSession extends Session {
         !isOpen,
         this.peer.maxFrame,
       )
-      if (!isOpen) tunnel.endedByHeaders()
+      if (isOpen) return
+      tunnel.endedByHeaders()
+      this.charge('refused request')
     }
     if (endStream) tunnel.receiveEnd()
     if (decoded.isTooLarge) return respond(431)

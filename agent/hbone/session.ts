@@ -11,10 +11,11 @@ import { FrameReader, type FrameSink } from './frame-reader.ts'
 import { FrameWriter } from './frame-writer.ts'
 import { HeaderReader, type DecodedHeaders } from './header-reader.ts'
 import { HpackEncoder } from './hpack/encoder.ts'
-import { MAX_UNREAD_ANSWERS, type SessionOptions } from './limits.ts'
+import { MAX_UNREAD_ANSWERS, SMALL_WINDOW_UPDATE, type SessionOptions } from './limits.ts'
 import { CODE, DEFAULT_WINDOW, MAX_WINDOW, SessionError, StreamResetError, codeName } from './protocol.ts'
 import { Liveness } from './liveness.ts'
 import { PeerSettings } from './peer-settings.ts'
+import { printable } from './printable.ts'
 import { Tunnel, type TunnelCarrier } from './tunnel.ts'
 
 export type Headers = readonly (readonly [name: string, value: string])[]
@@ -94,6 +95,7 @@ export abstract class Session implements FrameSink, TunnelCarrier {
     this.#liveness.heard()
     try {
       this.#reader.push(chunk)
+      this.#checkUnread()
     } catch (err) {
       this.fail(
         err instanceof SessionError
@@ -203,13 +205,22 @@ export abstract class Session implements FrameSink, TunnelCarrier {
     if (!this.#isClosed) this.#liveness.ping(done)
   }
 
-  /** Counts a frame that moves no application byte. */
+  /** Counts a frame that moves no application byte. Throws `SessionError` when there were too many. */
   protected spend(what: string): void {
     this.#budget.spend(what)
   }
 
+  /** As `spend`, for what is noticed later than the frame: too many end the session. */
+  protected charge(what: string): void {
+    try {
+      this.#budget.spend(what)
+    } catch (err) {
+      this.fail(err as SessionError)
+    }
+  }
+
   #checkUnread(): void {
-    if (this.writer.backlog > this.options.sendBuffer * 2 + MAX_UNREAD_ANSWERS)
+    if (!this.#isClosed && this.writer.backlog > this.options.sendBuffer * 2 + MAX_UNREAD_ANSWERS)
       throw new SessionError(CODE.enhanceYourCalm, 'peer does not read the answers to its frames')
   }
 
@@ -252,7 +263,7 @@ export abstract class Session implements FrameSink, TunnelCarrier {
     this.closeIfIdle()
   }
 
-  /** A stream has ended: there is place for another. */
+  /** A stream has ended, or the peer allows more: there is place for another. */
   protected streamGone(): void {}
 
   #pumpAll(): void {
@@ -293,7 +304,7 @@ export abstract class Session implements FrameSink, TunnelCarrier {
     this.#dataTarget = undefined
     if (!tunnel) this.credit(this.#dataDropped)
     else {
-      tunnel.consumed(padding)
+      tunnel.passedOver(padding)
       if (endStream) tunnel.receiveEnd()
     }
   }
@@ -316,6 +327,7 @@ export abstract class Session implements FrameSink, TunnelCarrier {
   settings(isAck: boolean, payload: Buffer): void {
     if (isAck) return
     this.spend('SETTINGS')
+    const streamsBefore = this.peer.maxStreams
     const windowChange = this.peer.apply(payload)
     if (this.peer.headerTableSize !== undefined) this.encoder.setPeerMaxTableSize(this.peer.headerTableSize)
     for (const tunnel of this.tunnels.values()) {
@@ -326,12 +338,11 @@ export abstract class Session implements FrameSink, TunnelCarrier {
       if (windowChange > 0) this.#waiting.add(tunnel)
     }
     this.writer.settingsAck()
-    this.#checkUnread()
     if (!this.peer.hasCome) {
       this.peer.hasCome = true
       clearTimeout(this.#settingsTimer)
       this.peerReady()
-    }
+    } else if (this.peer.maxStreams > streamsBefore) this.streamGone()
     this.#pumpAll()
   }
 
@@ -345,13 +356,12 @@ export abstract class Session implements FrameSink, TunnelCarrier {
       return
     }
     this.writer.ping(payload, true)
-    this.#checkUnread()
   }
 
   goawayFrame(lastStreamId: number, code: number, debug: Buffer): void {
     this.spend('GOAWAY')
     this.isGoawayReceived = true
-    this.goawayFrom(lastStreamId, code, debug.toString('utf8', 0, 256))
+    this.goawayFrom(lastStreamId, code, printable(debug.toString('utf8', 0, 256), 256))
     this.closeIfIdle()
   }
 
@@ -359,6 +369,7 @@ export abstract class Session implements FrameSink, TunnelCarrier {
 
   windowUpdate(streamId: number, increment: number): void {
     this.#requireSettings()
+    if (increment < SMALL_WINDOW_UPDATE) this.spend('small WINDOW_UPDATE')
     if (streamId === 0) {
       if (increment === 0) throw new SessionError(CODE.protocolError, 'WINDOW_UPDATE of 0')
       this.#sendWindow += increment

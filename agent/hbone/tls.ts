@@ -9,7 +9,7 @@ import {
   type SecureContextOptions,
   type TLSSocket,
 } from 'node:tls'
-import { CulvertError } from '../../lib/errors.ts'
+import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
 import { parseSpiffe, spiffeIdsOf } from '../../lib/spiffe.ts'
 
 /** What ztunnel offers, and all that it takes. */
@@ -66,6 +66,12 @@ export function expectIdentity(
  */
 export function clientIdentity(socket: TLSSocket, trustDomain: string): string {
   const certificate = socket.getPeerX509Certificate()
+  // OpenSSL has looked, but not when the session is the resumption of one from before.
+  if (certificate && certificate.validToDate.getTime() < Date.now())
+    throw new CulvertError(
+      'IDENTITY',
+      `client certificate expired at ${certificate.validToDate.toISOString()}`,
+    )
   const [identity] = spiffeIdsOf(certificate?.subjectAltName)
   if (identity === undefined) throw new CulvertError('IDENTITY', 'client presented no SPIFFE ID')
   const domain = parseSpiffe(identity)?.trustDomain
@@ -75,4 +81,18 @@ export function clientIdentity(socket: TLSSocket, trustDomain: string): string {
       `client ${identity} is of trust domain '${domain}', ours is '${trustDomain}'`,
     )
   return identity
+}
+
+/**
+ * Why a client was turned away, for a log line: what was wrong with its certificate (`CERT_HAS_EXPIRED`, …), or what
+ * OpenSSL says without the places in its source.
+ */
+export function handshakeFailure(
+  err: Error,
+  socket: TLSSocket,
+): { error: string; errorCode: string | undefined } {
+  const refused = socket.authorizationError as unknown as string | null | undefined
+  if (refused) return { error: `client certificate not accepted: ${refused}`, errorCode: refused }
+  const reason = 'reason' in err && typeof err.reason === 'string' ? err.reason : errorText(err)
+  return { error: `TLS handshake failed: ${reason}`, errorCode: errorCode(err) }
 }

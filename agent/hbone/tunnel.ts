@@ -5,6 +5,7 @@
  * - received bytes count against the window until `consumed()` says that the application has taken them.
  * - exactly one of "ended both ways" or `reset` happens, then `closed` once.
  */
+import { Gathered, SMALL_PIECE } from './gathered.ts'
 import { CODE, MAX_WINDOW, SessionError, StreamResetError, codeName } from './protocol.ts'
 
 export interface TunnelHandlers {
@@ -41,9 +42,11 @@ export class Tunnel {
   readonly #windowSize: number
   readonly #carrier: TunnelCarrier
   #handlers: TunnelHandlers | undefined
-  /** Received before anyone listened. */
-  #early: Buffer[] = []
+  /** Received before anyone listened, or in small pieces while the application is slow to take what it has. */
+  readonly #gathered = new Gathered()
   #earlyEnd = false
+  /** Handed to the application and not yet consumed. */
+  #untaken = 0
   #pending: Buffer[] = []
   #pendingAt = 0
   #wantsEnd = false
@@ -95,9 +98,7 @@ export class Tunnel {
   /** Starts delivery. What came earlier is delivered now. */
   attach(handlers: TunnelHandlers): void {
     this.#handlers = handlers
-    const early = this.#early
-    this.#early = []
-    for (const chunk of early) handlers.data(chunk)
+    this.#deliverGathered()
     if (this.#earlyEnd) {
       this.#earlyEnd = false
       handlers.end()
@@ -138,6 +139,7 @@ export class Tunnel {
     if (this.#isClosed) return
     this.#wantsEnd = true
     this.#sentEnd = true
+    this.#discard()
     if (this.#gotEnd) return this.#close()
     this.#carrier.sendReset(this.id, CODE.noError)
     this.#gotEnd = true
@@ -153,6 +155,13 @@ export class Tunnel {
 
   /** The application has taken this many bytes: the peer may send as many more. */
   consumed(bytes: number): void {
+    this.#untaken = Math.max(0, this.#untaken - bytes)
+    this.passedOver(bytes)
+    if (!this.#gathered.isEmpty && this.#handlers) this.#deliverGathered()
+  }
+
+  /** Bytes that count against the windows and are for no application: padding. */
+  passedOver(bytes: number): void {
     if (bytes === 0) return
     const counted = Math.min(bytes, this.#held)
     this.#held -= counted
@@ -214,15 +223,31 @@ export class Tunnel {
 
   receiveData(piece: Buffer): void {
     if (this.#isClosed) return
-    if (this.#handlers) this.#handlers.data(piece)
-    else this.#early.push(piece)
+    const isSlow = this.#untaken > SLOW_FROM && piece.length < SMALL_PIECE
+    if (!this.#handlers || isSlow) {
+      this.#gathered.push(piece) // `attach` or the next `consumed` hands it on
+      return
+    }
+    if (!this.#gathered.isEmpty) this.#deliverGathered()
+    this.#deliver(piece)
+  }
+
+  #deliver(piece: Buffer): void {
+    this.#untaken += piece.length
+    this.#handlers?.data(piece)
+  }
+
+  #deliverGathered(): void {
+    for (const piece of this.#gathered.take()) this.#deliver(piece)
   }
 
   receiveEnd(): void {
     if (this.#gotEnd || this.#isClosed) return
     this.#gotEnd = true
-    if (this.#handlers) this.#handlers.end()
-    else this.#earlyEnd = true
+    if (this.#handlers) {
+      this.#deliverGathered()
+      this.#handlers.end()
+    } else this.#earlyEnd = true
     this.#closeIfDone()
   }
 
@@ -253,17 +278,22 @@ export class Tunnel {
     this.#handlers?.reset(error)
   }
 
+  /** What was received and will not be taken: the connection's window gets it back. */
+  #discard(): void {
+    this.#carrier.credit(this.#held)
+    this.#held = 0
+    this.#gathered.take()
+  }
+
   #close(): void {
     this.#isClosed = true
     this.#carrier.closed(this)
-    if (this.#error) {
-      this.#carrier.credit(this.#held)
-      this.#held = 0
-      this.#early = []
-    }
+    if (this.#error) this.#discard()
     for (const callback of this.#onClosed) callback()
     this.#onClosed.length = 0
   }
 }
 
+/** Bytes that wait for the application from which on it counts as slow, and small pieces are joined. */
+const SLOW_FROM = 64 * 1024
 const EMPTY = Buffer.alloc(0)

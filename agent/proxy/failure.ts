@@ -1,6 +1,7 @@
 /** Why a connection could not be made: its word in the vocabulary, and whether trying again can help. */
 import { errorCode, errorText } from '../../lib/errors.ts'
 import type { RefusedReason } from '../../lib/reasons.ts'
+import { printable } from '../hbone/printable.ts'
 import { StreamResetError } from '../hbone/protocol.ts'
 
 export interface Failure {
@@ -19,7 +20,7 @@ const BROKE_OFF: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE
 /** The peer's agent answered, and not with 200. */
 export function refusal(status: number, headers: ReadonlyMap<string, string>): Failure {
   const detail = headers.get('culvert-error')
-  const said = `peer answered ${status}${detail ? ` (${detail})` : ''}`
+  const said = `peer answered ${status}${detail ? ` (${printable(detail)})` : ''}`
   if (status === 401) return { reason: 'policy', error: said, errorCode: 'HTTP_401', next: 'give-up' }
   const code = detail && /^E[A-Z]{2,20}$/.test(detail) ? detail : `HTTP_${status}`
   return {

@@ -1,0 +1,44 @@
+/**
+ * Received bytes that nobody takes yet. A peer may fill a window of 4 MiB with frames of one byte: each would cost a
+ * hundred times that. Small pieces are joined by copying; large ones are kept as they are.
+ */
+
+/** Below this a piece is copied: what it was cut from, a TLS record of 16 KiB, is not worth keeping for it. */
+export const SMALL_PIECE = 8 * 1024
+const SLAB_BYTES = 16 * 1024
+
+export class Gathered {
+  #pieces: Buffer[] = []
+  #slab: Buffer | undefined
+  #at = 0
+
+  get isEmpty(): boolean {
+    return this.#pieces.length === 0 && this.#at === 0
+  }
+
+  push(piece: Buffer): void {
+    if (piece.length >= SMALL_PIECE) {
+      this.#cut()
+      this.#pieces.push(piece)
+      return
+    }
+    if (this.#slab && this.#slab.length - this.#at < piece.length) this.#cut()
+    this.#slab ??= Buffer.allocUnsafeSlow(SLAB_BYTES)
+    piece.copy(this.#slab, this.#at)
+    this.#at += piece.length
+  }
+
+  /** Everything, in order; nothing is left. */
+  take(): Buffer[] {
+    this.#cut()
+    const pieces = this.#pieces
+    this.#pieces = []
+    return pieces
+  }
+
+  #cut(): void {
+    if (this.#slab && this.#at > 0) this.#pieces.push(this.#slab.subarray(0, this.#at))
+    this.#slab = undefined
+    this.#at = 0
+  }
+}
