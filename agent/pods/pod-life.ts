@@ -76,8 +76,11 @@ export class PodLife {
   /** Open while the pod is in the mesh. */
   #netnsFd: number | undefined
   #applied: Enrolment | undefined
-  #stragglers: NodeJS.Timeout | undefined
+  /** It has left the mesh, and 15008 is still served for peers that have not heard. */
+  #lingering: { readonly netnsFd: number; readonly timer: NodeJS.Timeout } | undefined
   readonly #beginning: Beginning
+  /** Rules and listeners of an agent before this one. */
+  #mayHaveRemains: boolean
   /** Peers tunnel to it: nothing said of it from now on may make them stop, short of leaving the mesh. */
   #hasBeenIn: boolean
   readonly #parts: LifeParts
@@ -87,6 +90,7 @@ export class PodLife {
     this.#parts = parts
     this.#beginning = beginning
     this.#hasBeenIn = beginning === 'adopted'
+    this.#mayHaveRemains = beginning === 'adopted'
   }
 
   get status(): LifeStatus {
@@ -182,19 +186,20 @@ export class PodLife {
   async #enter(enrolment: Enrolment, signal: AbortSignal): Promise<void> {
     const { certificates, keeper, threads, router, guard, trustDomain } = this.#parts
     const { uid } = this.pod
-    clearTimeout(this.#stragglers)
     router.setLocalPod(this.pod, enrolment)
+    this.#mayHaveRemains = false // they are its own from here on
     if (this.#netnsFd !== undefined) {
       if (this.#applied !== enrolment) {
         await applyRedirect(this.#netnsFd, enrolment)
         this.#applied = enrolment
-        guard.update(uid, enrolment)
+        guard.watch(uid, this.#netnsFd, enrolment, this.pod)
       }
       await this.#certified(signal)
       this.#be('enrolled', enrolment.problems.join('; '))
       return
     }
-    const netnsFd = openVerified(this.pod)
+    const lingering = this.#endLingering()
+    const netnsFd = lingering ?? openVerified(this.pod)
     try {
       const identity = formatSpiffe(trustDomain, this.pod.namespace, this.pod.serviceAccount)
       const { namespace, name, serviceAccount, ips } = this.pod
@@ -207,18 +212,21 @@ export class PodLife {
       const sets = await Promise.all(
         Array.from({ length: threads.count }, () => keeper.acquire(uid, netnsFd)),
       )
-      threads.tell({ type: 'pod', pod: { uid, namespace, name, serviceAccount, identity, ips, netnsFd } })
+      // One that still lingers is what it was: its sessions and its listener on 15008 go on.
+      if (lingering === undefined)
+        threads.tell({ type: 'pod', pod: { uid, namespace, name, serviceAccount, identity, ips, netnsFd } })
       const certificate = certificates.certificate(uid)
       if (certificate) threads.tell({ type: 'certificate', podUid: uid, certificate })
       threads.listen(uid, sets)
       this.#netnsFd = netnsFd
     } catch (err) {
-      if (this.#netnsFd === undefined) closeSync(netnsFd)
+      if (lingering !== undefined) this.#linger(lingering)
+      else if (this.#netnsFd === undefined) closeSync(netnsFd)
       throw err
     }
     await applyRedirect(netnsFd, enrolment)
     this.#applied = enrolment
-    guard.watch(uid, netnsFd, enrolment, { netns: this.pod.netns, ips: this.pod.ips })
+    guard.watch(uid, netnsFd, enrolment, this.pod)
     this.#be(this.#hasBeenIn ? 'drifted' : 'pending', 'captured; waiting for a certificate')
     this.#settled.resolve() // protected: nothing passes in the clear any more
     await this.#certified(signal)
@@ -238,19 +246,31 @@ export class PodLife {
       await this.#clearRemains()
       return
     }
-    this.#netnsFd = undefined
-    this.#applied = undefined
     guard.unwatch(uid)
+    this.#applied = undefined
     await removeRedirect(netnsFd, { keepReturnPath: true })
+    this.#netnsFd = undefined
     threads.tell({ type: 'unlisten', podUid: uid, hboneToo: false })
-    this.#stragglers = setTimeout(() => void this.#letGo(netnsFd), STRAGGLERS_MS)
-    this.#stragglers.unref()
+    this.#linger(netnsFd)
+  }
+
+  #linger(netnsFd: number): void {
+    const timer = setTimeout(() => void this.#letGo(netnsFd), STRAGGLERS_MS).unref()
+    this.#lingering = { netnsFd, timer }
+  }
+
+  /** Gives the namespace's descriptor if 15008 was still served; it is the caller's then. */
+  #endLingering(): number | undefined {
+    const { netnsFd, timer } = this.#lingering ?? {}
+    clearTimeout(timer)
+    this.#lingering = undefined
+    return netnsFd
   }
 
   /** A pod that is not enrolled, but was when an agent before this one ran here. */
   async #clearRemains(): Promise<void> {
+    if (!this.#mayHaveRemains) return
     const { keeper } = this.#parts
-    if (!keeper.holds(this.pod.uid)) return
     const netnsFd = openNetns(this.pod.netns)
     try {
       await removeRedirect(netnsFd, { keepReturnPath: false })
@@ -258,17 +278,19 @@ export class PodLife {
       closeSync(netnsFd)
     }
     keeper.release(this.pod.uid)
+    this.#mayHaveRemains = false
   }
 
   /** No more stragglers: 15008 closes, and when the last open connection has ended, all of it is given back. */
   async #letGo(netnsFd: number): Promise<void> {
     const { threads, keeper, certificates, router, log } = this.#parts
     const { uid } = this.pod
+    this.#lingering = undefined
     try {
-      if (this.#wish.kind !== 'out') return
       keeper.release(uid)
       await threads.removePod(uid, AS_LONG_AS_THEY_LIVE_MS)
-      if (this.#netnsFd === undefined) {
+      // It may be on its way back in, or there already.
+      if (this.#netnsFd === undefined && this.#wish.kind !== 'in') {
         await removeReturnPath(netnsFd)
         certificates.release(uid)
         router.removeLocalPod(uid)
@@ -283,9 +305,8 @@ export class PodLife {
   async #vanish(): Promise<void> {
     const { guard, threads, keeper, certificates, router, reports } = this.#parts
     const { uid } = this.pod
-    clearTimeout(this.#stragglers)
     guard.unwatch(uid)
-    const netnsFd = this.#netnsFd
+    const netnsFd = this.#netnsFd ?? this.#endLingering()
     this.#netnsFd = undefined
     keeper.release(uid)
     await threads.removePod(uid, 0)

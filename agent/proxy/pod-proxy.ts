@@ -69,12 +69,16 @@ export class PodProxy implements PodContext {
     this.#control = parts.control
   }
 
-  /** Starts accepting. 15008 is served from the first certificate on; until then its connections wait in the kernel. */
+  /**
+   * Starts accepting. 15008 is served from the first certificate on; until then its connections wait in the kernel.
+   * After `unlisten(false)` this is possible again.
+   */
   listen(listeners: PodListeners): void {
     this.#plain.push(
       this.#serve(listeners.outbound, socket => acceptOutbound(socket, this)),
       this.#serve(listeners.inbound, socket => acceptPlaintext(socket, this)),
     )
+    if (this.#tlsServer || this.#hboneFd !== undefined) return closeFd(listeners.hbone) // never let go of
     this.#hboneFd = listeners.hbone
     this.#serveHbone()
   }

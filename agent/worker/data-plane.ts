@@ -122,13 +122,18 @@ export class DataPlane implements Control {
   async #removePod(id: number, podUid: string, deadlineMs: number): Promise<void> {
     const pod = this.#pods.get(podUid)
     this.#pods.delete(podUid)
-    const cut = pod ? await pod.leave(deadlineMs) : []
+    // One that is leaving already may have connections left: this deadline holds for them too.
+    const cut = await (pod ? pod.leave(deadlineMs) : this.#book.drain(deadlineMs, podUid))
     this.#post({ type: 'pod-removed', id, cut })
   }
 
   async #drain(deadlineMs: number): Promise<void> {
-    const cut = await Promise.all([...this.#pods.values()].map(pod => pod.leave(deadlineMs)))
+    const startedAtMs = performance.now()
+    const cut = (await Promise.all([...this.#pods.values()].map(pod => pod.leave(deadlineMs)))).flat()
     this.#pods.clear()
-    this.#post({ type: 'drained', cut: cut.flat() })
+    // Those of pods that had left before.
+    const others = await this.#book.drain(deadlineMs - (performance.now() - startedAtMs))
+    const known = new Set(cut.map(({ id }) => id))
+    this.#post({ type: 'drained', cut: [...cut, ...others.filter(({ id }) => !known.has(id))] })
   }
 }
