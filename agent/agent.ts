@@ -85,6 +85,11 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
     token,
     rootCa: () => readFile(config.xdsRootFile, 'utf8'),
     log: log.child({ component: 'discovery' }),
+    // What failed while the ca-server was away need not wait for its own next try.
+    onConnected: () => {
+      certificates.retryNow()
+      reports.repeat()
+    },
     backoff: { firstMs: 50, maxMs: 5000 },
   })
 
@@ -111,7 +116,7 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
       podsByState: () => countBy(pods.list(), pod => pod.state),
     },
   })
-  const reports = new ReportClient({
+  const reports: ReportClient = new ReportClient({
     channel: reportChannel,
     token,
     instance: randomUUID(),

@@ -60,6 +60,8 @@ export class ReportClient {
   #isRepeatWanted = false
   #isComplete = false
   #wake = Promise.withResolvers<void>()
+  /** Ends the pause after a failure. */
+  #hurry = Promise.withResolvers<void>()
   readonly #flushes = new Set<{ upTo: number; resolve: () => void }>()
 
   constructor(options: ReportClientOptions) {
@@ -119,9 +121,10 @@ export class ReportClient {
     this.repeat()
   }
 
-  /** Tells everything again now: call it when the ca-server is known to have started anew. */
+  /** Tells everything again now, whatever failed before: call it when the ca-server is known to be back. */
   repeat(): void {
     this.#isRepeatWanted = true
+    this.#hurry.resolve()
     this.#wake.resolve()
   }
 
@@ -140,6 +143,7 @@ export class ReportClient {
       this.#isRepeatWanted = false
       this.#unsaid = new Map()
       this.#wake = Promise.withResolvers()
+      this.#hurry = Promise.withResolvers()
       try {
         const words = isFull ? this.#everything(said) : said
         const claimsAll = isFull && this.#isComplete
@@ -159,7 +163,7 @@ export class ReportClient {
         this.#unsaid = new Map([...said, ...this.#unsaid])
         const waitMs = failures.next()
         log.warn({ peer: channel.peer, error: errorText(err), retry_ms: waitMs }, 'report failed')
-        await this.#sleep(waitMs, signal)
+        await this.#sleep(waitMs, signal, this.#hurry.promise)
         continue
       }
       await this.#sleep(nextFullAtMs - clock.now(), signal, this.#wake.promise)

@@ -40,6 +40,8 @@ export interface DiscoveryOptions {
   /** PEM of the roots the server is verified against, read for each stream; undefined means the system's. */
   rootCa: () => Promise<string | undefined>
   log: Logger
+  /** Called each time that a stream stands: the server is there, or there again. */
+  onConnected?: () => void
   backoff?: BackoffOptions
   /** @default 10000 */
   connectTimeoutMs?: number
@@ -88,6 +90,7 @@ export class Discovery {
   constructor(options: DiscoveryOptions) {
     this.#options = {
       backoff: {},
+      onConnected: () => undefined,
       connectTimeoutMs: 10_000,
       pingIntervalMs: 10_000,
       pingTimeoutMs: 10_000,
@@ -233,6 +236,7 @@ export class Discovery {
     if (this.#connectedSinceMs !== undefined) return
     this.#connectedSinceMs = Date.now()
     this.#log.info({ server: this.#options.url.host }, 'discovery stream is open')
+    this.#options.onConnected()
   }
 
   #warnOfUnknown(typeUrl: string, known: Set<string>): void {

@@ -1,8 +1,10 @@
 import { EventEmitter, once } from 'node:events'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { Code, ConnectError } from '@connectrpc/connect'
 import t, { type Test } from 'tap'
 import { Channel } from '../../../agent/identity/channel.ts'
 import { PodState, ReportClient, type ReportClientOptions } from '../../../agent/identity/report-client.ts'
+import { systemClock } from '../../../lib/clock.ts'
 import { ReportService, type ReportRequest } from '../../../lib/proto/gen/culvert/v1/report_pb.js'
 import { startConnectServer } from '../../helpers/connect-server.ts'
 import { quietLog } from '../../helpers/quiet-log.ts'
@@ -180,6 +182,27 @@ await t.test('repeat tells everything again at once', async t => {
   const before = it.reports.length
   it.client.repeat()
   for (let at = 0; at < before; at++) await it.next()
+  t.match(await it.next(), { full: true, pods: [{ podUid: 'u1' }] })
+})
+
+await t.test('repeat ends the pause after a failure', async t => {
+  const never = { cancel: () => undefined }
+  const clock = {
+    ...systemClock,
+    after: (ms: number, run: () => void) => (ms > 20 ? never : systemClock.after(ms, run)),
+  }
+  const it = await collector(t, { clock })
+  await it.next()
+  const failed = Promise.withResolvers<void>()
+  it.answer = () => {
+    it.answer = () => []
+    failed.resolve()
+    throw new ConnectError('not now', Code.Unavailable)
+  }
+  it.client.set(CLIENT, PodState.ENROLLED)
+  await failed.promise
+  while (!it.lines.some(({ msg }) => msg === 'report failed')) await nextTurn()
+  it.client.repeat()
   t.match(await it.next(), { full: true, pods: [{ podUid: 'u1' }] })
 })
 

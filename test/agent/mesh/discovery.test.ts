@@ -246,11 +246,13 @@ await t.test('a type that was not asked for is passed over', async t => {
 
 await t.test('a server that goes away leaves what is known, and is told of it when it is back', async t => {
   const server = await startDiscoveryServer(t)
-  const client = start(t, server)
+  let connected = 0
+  const client = start(t, server, { onConnected: () => connected++ })
   const stream = await server.nextStream()
   await takeAll(stream)
   stream.send(ADDRESS, pods('a', 'b'), [], 'v7')
   await stream.nextRequest()
+  t.equal(connected, 1)
 
   await server.stop()
   const away = await until(client, state => (state.terminations['unreachable'] ?? 0) > 2)
@@ -272,6 +274,7 @@ await t.test('a server that goes away leaves what is known, and is told of it wh
     ['a'],
   )
   t.ok(client.discovery.state().isConnected)
+  t.equal(connected, 2, 'whoever waits for the server hears of it')
 })
 
 await t.test(
