@@ -22,6 +22,9 @@ export interface MetricSources {
   podsByState?: () => Readonly<Record<string, number>>
 }
 
+/** What may pass the rules uncaptured: also what a pod's annotations exclude. */
+export type UncapturedWord = UncapturedReason | 'excluded-port' | 'excluded-cidr'
+
 export interface DiscoveryNumbers {
   readonly isConnected: boolean
   readonly isSynced: boolean
@@ -161,7 +164,7 @@ export class AgentMetrics {
   }
 
   /** Adds what the kernel's counters rose by. */
-  uncaptured(reason: UncapturedReason, packets: number): void {
+  uncaptured(reason: UncapturedWord, packets: number): void {
     if (packets > 0) this.#uncaptured.inc({ reason }, packets)
   }
 

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { errorText } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import type { UncapturedReason } from '../../lib/reasons.ts'
-import type { AgentMetrics } from '../observe/metrics.ts'
+import type { AgentMetrics, UncapturedWord } from '../observe/metrics.ts'
 import { readCounters } from '../redirect/apply.ts'
 import { forgedMarks, type CounterName, type Counters } from '../redirect/counters.ts'
 import type { PodLife } from './pod-life.ts'
@@ -23,6 +23,12 @@ const WORDS: Partial<Record<CounterName, UncapturedReason>> = {
   'pre-enrolment/inbound': 'pre-enrolment',
   'strict/inbound': 'drift',
   'require/outbound': 'drift',
+}
+
+function wordOf(name: CounterName): UncapturedWord | undefined {
+  if (name.startsWith('excluded-port/')) return 'excluded-port'
+  if (name.startsWith('excluded-cidr/')) return 'excluded-cidr'
+  return WORDS[name]
 }
 
 /** Reading a pod costs two short processes: with many pods each is read less often. */
@@ -96,7 +102,7 @@ export class UncapturedCounters {
       const grown = grownBy(counts.last[name], value)
       if (grown === 0n) continue
       if (name === 'marked/outbound') counts.marked += grown
-      const word = WORDS[name]
+      const word = wordOf(name)
       if (word) metrics.uncaptured(word, Number(grown))
     }
     this.#compareMarks(life, counts, dialled)
