@@ -16,7 +16,8 @@ import { labPaths, netnsName, nodePaths, type LabPaths } from './names.ts'
 import { isAlive, signalProcess, waitGone, type ProcessRef } from './processes.ts'
 import { run, toolEnv, type Ran, type RunOptions } from './run.ts'
 import { isUp, readState, type LabState } from './state.ts'
-import type { LabStatus, PodStatus } from './status.ts'
+import type { LabStatus, PodPlace, PodStatus } from './status.ts'
+import { programArgv } from './supervisor/context.ts'
 
 export type { StartOptions } from './client/start.ts'
 
@@ -80,8 +81,8 @@ export class Lab {
   }
 
   /** The pod meant by `name` or `namespace/name`. Throws `LAB` when there is none, or more than one. */
-  async pod(pod: string): Promise<PodStatus> {
-    return podOf(await this.status(), pod)
+  async pod(pod: string): Promise<PodPlace> {
+    return podOf(this.name, (await this.#ask('GET', '/pods')) as PodPlace[], pod)
   }
 
   /** The command line that runs `argv` in a pod's namespace. */
@@ -131,7 +132,7 @@ export class Lab {
   async waitForPod(pod: string, states: readonly string[], timeoutMs = 10_000): Promise<PodStatus> {
     const deadline = Date.now() + timeoutMs
     for (;;) {
-      const found = await this.pod(pod)
+      const found = podOf(this.name, (await this.status()).pods, pod)
       if (states.includes(found.mesh)) return found
       if (Date.now() > deadline)
         throw new CulvertError(
@@ -178,9 +179,14 @@ export class Lab {
     await this.#ask('POST', '/ca-server/start')
   }
 
-  /** Captures what passes a node's link to the other nodes. `filter` is tcpdump's language. */
-  async capture(node: string, filter = ''): Promise<Capture> {
-    return Capture.start(argv => this.nodeArgv(node, argv), filter)
+  /** The command line that writes what passes a node's link to the other nodes, as a pcap file, to its output. */
+  captureArgv(node: string): string[] {
+    return this.nodeArgv(node, [...programArgv('lab/capture/main.ts'), 'eth0'])
+  }
+
+  /** Captures what passes a node's link to the other nodes, in memory. */
+  async capture(node: string): Promise<Capture> {
+    return Capture.start(this.captureArgv(node))
   }
 
   /** Resolves when the lab's supervisor has ended, in whatever way; rejects when the signal aborts. */

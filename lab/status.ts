@@ -22,7 +22,8 @@ export interface NodeStatus {
   }
 }
 
-export interface PodStatus {
+/** A pod without what its agent says of it. */
+export interface PodPlace {
   readonly namespace: string
   readonly name: string
   readonly uid: string
@@ -33,6 +34,9 @@ export interface PodStatus {
   readonly phase: string
   readonly ready: boolean
   readonly terminating: boolean
+}
+
+export interface PodStatus extends PodPlace {
   /** What the agent says: `enrolled`, `not-enrolled`, `pending`, …; `host-network` and `no-agent` when there is none to ask. */
   readonly mesh: string
   readonly meshDetail: string

@@ -3,7 +3,7 @@ import { readdirSync } from 'node:fs'
 import { CulvertError, errorCode } from '../../lib/errors.ts'
 import { labPaths, labsDir } from '../names.ts'
 import { isUp, readState } from '../state.ts'
-import type { LabStatus, PodStatus } from '../status.ts'
+import type { PodPlace } from '../status.ts'
 
 /** The names of this user's labs that are up. */
 export function labsUp(): string[] {
@@ -27,17 +27,13 @@ export function noSuchLab(name: string, wasLeft: boolean): CulvertError {
 }
 
 /** The pod meant by `name` or `namespace/name`. Throws `LAB` when there is none, or more than one. */
-export function podOf(status: LabStatus, wanted: string): PodStatus {
-  const found = status.pods.filter(
-    ({ namespace, name }) => name === wanted || `${namespace}/${name}` === wanted,
-  )
+export function podOf<T extends PodPlace>(lab: string, pods: readonly T[], wanted: string): T {
+  const found = pods.filter(({ namespace, name }) => name === wanted || `${namespace}/${name}` === wanted)
   if (found.length === 1) return found[0]!
-  const names = (found.length > 1 ? found : status.pods).map(({ namespace, name }) => `${namespace}/${name}`)
+  const names = (found.length > 1 ? found : pods).map(({ namespace, name }) => `${namespace}/${name}`)
   throw new CulvertError(
     'LAB',
-    found.length > 1
-      ? `more than one pod is called '${wanted}'`
-      : `lab '${status.name}' has no pod '${wanted}'`,
+    found.length > 1 ? `more than one pod is called '${wanted}'` : `lab '${lab}' has no pod '${wanted}'`,
     {
       hint:
         names.length > 0

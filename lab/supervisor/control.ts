@@ -5,7 +5,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { CulvertError, errorText } from '../../lib/errors.ts'
 import { parseManifest } from '../../lib/kube/manifest.ts'
-import { statusOf } from './status.ts'
+import { podPlaces, statusOf } from './status.ts'
 import type { Supervisor } from './supervisor.ts'
 
 /** Manifests of pods come through here; nobody writes longer ones by hand. */
@@ -34,6 +34,7 @@ export async function serveControl(supervisor: Supervisor, down: () => void): Pr
 function routesOf(supervisor: Supervisor, down: () => void): ReadonlyMap<string, Handler> {
   return new Map<string, Handler>([
     ['GET status', () => statusOf(supervisor)],
+    ['GET pods', () => podPlaces(supervisor)],
     ['POST pods', ({ body }) => addPods(supervisor, body)],
     [
       'DELETE pods',

@@ -1,7 +1,7 @@
 /** The lab's state, put together for whoever asks. */
 import type { LabPod } from '../cluster/cluster.ts'
 import { nodeIps, podCidrs } from '../net/plan.ts'
-import type { LabStatus, NodeStatus, PartStatus, PodStatus, ServiceStatus } from '../status.ts'
+import type { LabStatus, NodeStatus, PartStatus, PodPlace, PodStatus, ServiceStatus } from '../status.ts'
 import type { MeshState } from './agents.ts'
 import type { KeptProcess } from './kept-process.ts'
 import type { Supervisor } from './supervisor.ts'
@@ -51,14 +51,12 @@ function partStatus(process: KeptProcess | undefined): PartStatus {
   }
 }
 
-function podStatus(
-  { pod, node, netns, plan }: LabPod,
-  containers: readonly KeptProcess[],
-  told: ReadonlyMap<string, MeshState[] | undefined>,
-): PodStatus {
-  const { metadata, spec, status } = pod
-  const said = told.get(node)?.find(({ uid }) => uid === metadata.uid)
-  const nobody = plan === undefined ? 'host-network' : told.get(node) === undefined ? 'no-agent' : 'unknown'
+/** The pods as they are, at once: no agent is asked. */
+export function podPlaces({ cluster }: Supervisor): PodPlace[] {
+  return cluster.pods().map(podPlace)
+}
+
+function podPlace({ pod: { metadata, spec, status }, node, netns }: LabPod): PodPlace {
   return {
     namespace: metadata.namespace ?? 'default',
     name: metadata.name,
@@ -70,6 +68,20 @@ function podStatus(
     phase: status.phase,
     ready: status.ready,
     terminating: metadata.deletionTimestamp !== undefined,
+  }
+}
+
+function podStatus(
+  labPod: LabPod,
+  containers: readonly KeptProcess[],
+  told: ReadonlyMap<string, MeshState[] | undefined>,
+): PodStatus {
+  const { pod, node, plan } = labPod
+  const { metadata, spec } = pod
+  const said = told.get(node)?.find(({ uid }) => uid === metadata.uid)
+  const nobody = plan === undefined ? 'host-network' : told.get(node) === undefined ? 'no-agent' : 'unknown'
+  return {
+    ...podPlace(labPod),
     mesh: said?.state ?? nobody,
     meshDetail: said?.detail ?? '',
     containers: containers.map((container, at) => ({
