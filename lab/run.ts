@@ -1,6 +1,7 @@
 /** Running a program to its end, with what it said in the error when it fails. */
 import { spawn } from 'node:child_process'
 import { CulvertError } from '../lib/errors.ts'
+import { toolEnv } from '../lib/tool-path.ts'
 
 export interface Ran {
   /** The exit status; 128 and the signal's number for a process that a signal ended, as shells have it. */
@@ -16,19 +17,6 @@ export interface RunOptions {
   readonly cwd?: string
   /** Ends the program with SIGKILL. */
   readonly signal?: AbortSignal
-}
-
-// What `ip` and `nsenter` need is often not on the path of an ordinary user.
-const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
-
-/** The path that system tools are found by: the user's own, then where distributions put them. */
-export function toolPath(): string {
-  return [process.env.PATH, SYSTEM_PATH].filter(Boolean).join(':')
-}
-
-/** The environment of this process with a path that has the system tools. */
-export function toolEnv(): NodeJS.ProcessEnv {
-  return { ...process.env, PATH: toolPath() }
 }
 
 const SIGNAL_NUMBERS: Readonly<Partial<Record<NodeJS.Signals, number>>> = {

@@ -2,8 +2,8 @@
 import { spawn, type ChildProcessByStdio } from 'node:child_process'
 import type { Readable } from 'node:stream'
 import { CulvertError } from '../../lib/errors.ts'
+import { toolEnv } from '../../lib/tool-path.ts'
 import { FILE_HEADER_BYTES } from '../capture/pcap.ts'
-import { toolEnv } from '../run.ts'
 
 export class Capture {
   readonly #child: ChildProcessByStdio<null, Readable, Readable>

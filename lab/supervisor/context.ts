@@ -1,9 +1,9 @@
 /** What the parts of the supervisor share. */
 import { execPath } from 'node:process'
 import { fileURLToPath } from 'node:url'
+import { toolPath } from '../../lib/tool-path.ts'
 import type { Cluster } from '../cluster/cluster.ts'
 import type { LabPaths } from '../names.ts'
-import { toolPath } from '../run.ts'
 import type { WorldFiles } from './world-files.ts'
 
 export interface LabSettings {
