@@ -74,7 +74,7 @@ export class RedirectGuard {
   /** Throws `SYSCALL`. */
   constructor(options: RedirectGuardOptions) {
     this.#options = { intervalMs: 50, roundMs: 30_000, ...options }
-    this.#timer = setInterval(() => this.#tick(), this.#options.intervalMs).unref()
+    this.#timer = setInterval(() => this.#tick(), this.#options.intervalMs)
   }
 
   /**

@@ -7,7 +7,7 @@ import { spawn } from 'node:child_process'
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { CulvertError, errorCode } from '../../lib/errors.ts'
 import { PORT } from '../ports.ts'
-import { closeFd } from '../sys/fd.ts'
+import { closeFd, keepFromChildren } from '../sys/fd.ts'
 import { pidfdGetfd, pidfdKill, pidfdOpen } from '../sys/pidfd.ts'
 import { isListening, socketNetns } from '../sys/sockopt.ts'
 import type { PodListeners } from '../worker/messages.ts'
@@ -36,6 +36,8 @@ export type Adoption =
 
 /** Starts a holder for these sockets, which stay open here as well. `onExit` is called once, when it has ended. Throws `TOOL`. */
 export function startHolder(listeners: PodListeners, onExit: () => void): Promise<Holder> {
+  // A holder lives long: what it inherited by accident would stay open as long.
+  keepFromChildren()
   return new Promise((resolve, reject) => {
     const child = spawn('sleep', [FOREVER], {
       stdio: ['ignore', 'ignore', 'ignore', ...KEYS.map(key => listeners[key])],

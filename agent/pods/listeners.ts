@@ -43,7 +43,7 @@ export class ListenerKeeper {
   readonly #log: Logger
   readonly #file: HolderFile
   readonly #kept = new Map<string, Kept>()
-  /** Pods with a live holder on record, whether taken over yet or not. */
+  /** Pods whose sockets are kept, whether this agent has taken them over yet or not. */
   readonly #recorded: Set<string>
   readonly #timer: NodeJS.Timeout
   #last: Promise<unknown> = Promise.resolve()
@@ -59,7 +59,7 @@ export class ListenerKeeper {
 
   /** Reports whether the pod's sockets are kept, by this agent or by one before it. */
   holds(podUid: string): boolean {
-    return this.#kept.has(podUid) || this.#recorded.has(podUid)
+    return this.#recorded.has(podUid)
   }
 
   /**
@@ -90,9 +90,15 @@ export class ListenerKeeper {
     )
   }
 
-  /** Releases every pod that is not among these. */
+  /** Releases every pod that is not among these, also those that another agent has put on record. */
   prune(livePods: ReadonlySet<string>): void {
-    for (const uid of this.#recorded) if (!livePods.has(uid)) this.release(uid)
+    for (const uid of this.#recorded) if (!livePods.has(uid)) this.#recorded.delete(uid)
+    this.#detached('could not end the holders of pods that are gone', () =>
+      this.#file.locked(async () => {
+        const known = [...this.#kept.keys(), ...Object.keys(this.#read())]
+        for (const uid of new Set(known)) if (!livePods.has(uid)) this.#letGo(uid)
+      }),
+    )
   }
 
   /**

@@ -23,6 +23,18 @@ export function statFd(fd: number): BigIntStats {
   return fstatSync(fd, { bigint: true })
 }
 
+const SYS_close_range = 436 // asm-generic/unistd.h, Linux 5.9; the flag since 5.11
+const CLOSE_RANGE_CLOEXEC = 4
+const MAX_FD = 0x7fff_ffff
+
+/**
+ * Keeps every descriptor from 3 on from being inherited by children, but for those that a child is given on
+ * purpose. Node does this at its start only for low numbers; older kernels cannot, and nothing happens.
+ */
+export function keepFromChildren(): void {
+  libc.syscall(SYS_close_range, 3, MAX_FD, CLOSE_RANGE_CLOEXEC, 0)
+}
+
 const LOCK_EX_NB = 2 | 4 // sys/file.h: LOCK_EX | LOCK_NB
 
 /**

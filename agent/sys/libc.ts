@@ -45,6 +45,11 @@ export const libc = {
     address: Bytes,
     length: Bytes,
   ) => number,
+  getpeername: self.func('int getpeername(int, void *, void *)') as (
+    fd: number,
+    address: Bytes,
+    length: Bytes,
+  ) => number,
   send: self.func('int64_t send(int, const void *, uint64_t, int)') as (
     fd: number,
     data: Bytes,

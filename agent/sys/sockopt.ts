@@ -77,6 +77,13 @@ export function localAddress(fd: number): SocketAddress | undefined {
   return decodeSockaddr(address.subarray(0, lengthView.getUint32(0, true)))
 }
 
+/** The address and port that the socket is connected to. Undefined when it is not, any more, or is no IP socket. */
+export function peerAddress(fd: number): SocketAddress | undefined {
+  lengthView.setUint32(0, SOCKADDR_BYTES, true)
+  if (libc.getpeername(fd, address, length) < 0) return undefined
+  return decodeSockaddr(address.subarray(0, lengthView.getUint32(0, true)))
+}
+
 /**
  * How `close` treats the connection: with `0` it resets it, and the kernel does the same when the process
  * dies; with a number it waits that many seconds for the peer; with undefined it ends it in order, in the
