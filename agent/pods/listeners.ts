@@ -45,6 +45,7 @@ export class ListenerKeeper {
   readonly #kept = new Map<string, Kept>()
   /** Pods whose sockets are kept, whether this agent has taken them over yet or not. */
   readonly #recorded: Set<string>
+  readonly #onRecordAtStart: readonly string[]
   readonly #timer: NodeJS.Timeout
   #last: Promise<unknown> = Promise.resolve()
   #isClosed = false
@@ -52,8 +53,9 @@ export class ListenerKeeper {
   constructor(options: ListenerKeeperOptions) {
     this.#log = options.log
     this.#file = new HolderFile(options.runDir)
-    const records = Object.entries(this.#read()).filter(([, record]) => isHolderAlive(record))
-    this.#recorded = new Set(records.map(([uid]) => uid))
+    const records = Object.entries(this.#read())
+    this.#onRecordAtStart = records.map(([uid]) => uid)
+    this.#recorded = new Set(records.filter(([, record]) => isHolderAlive(record)).map(([uid]) => uid))
     this.#timer = setInterval(() => this.#tend(), options.tendMs ?? 10_000).unref()
   }
 
@@ -90,15 +92,13 @@ export class ListenerKeeper {
     )
   }
 
-  /** Releases every pod that is not among these, also those that another agent has put on record. */
+  /**
+   * Releases every pod that is not among these. What another agent has put on record since this one started is
+   * left alone: it may know of pods that we have not heard of yet.
+   */
   prune(livePods: ReadonlySet<string>): void {
-    for (const uid of this.#recorded) if (!livePods.has(uid)) this.#recorded.delete(uid)
-    this.#detached('could not end the holders of pods that are gone', () =>
-      this.#file.locked(async () => {
-        const known = [...this.#kept.keys(), ...Object.keys(this.#read())]
-        for (const uid of new Set(known)) if (!livePods.has(uid)) this.#letGo(uid)
-      }),
-    )
+    const known = new Set([...this.#onRecordAtStart, ...this.#kept.keys()])
+    for (const uid of known) if (!livePods.has(uid)) this.release(uid)
   }
 
   /**

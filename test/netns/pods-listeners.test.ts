@@ -43,8 +43,10 @@ function world(t: Test): { pod: TestPod; runDir: string; keeper: ListenerKeeper 
   const [pod] = makePods(t, ['pod'])
   const keeper = keeperOf(t, runDir)
   t.teardown(async () => {
-    keeper.prune(new Set())
     await keeper.close()
+    const last = new ListenerKeeper({ runDir, log: quietLog().log })
+    last.prune(new Set())
+    await last.close()
   })
   return { pod: pod!, runDir, keeper }
 }
@@ -75,7 +77,7 @@ async function agent(
   under: readonly string[] = [],
 ): Promise<ChildProcess> {
   const [program, ...args] = [...under, process.execPath, AGENT, runDir, UID, `/run/netns/${pod.netns}`, word]
-  const child = spawn(program!, args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] })
   t.teardown(() => child.kill('SIGKILL'))
   await once(child.stdout, 'data')
   return child
