@@ -4,38 +4,45 @@
  */
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
-import { canonicalIp, parseAddress } from '../../lib/address.ts'
+import { formatAddress, parseAddress, type SocketAddress } from '../../lib/address.ts'
 import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
+import { printable } from '../hbone/printable.ts'
 import { CODE } from '../hbone/protocol.ts'
 import { ServerSession, type ConnectRequest } from '../hbone/server.ts'
 import { clientIdentity } from '../hbone/tls.ts'
-import { AGENT_PORTS } from '../ports.ts'
+import { AGENT_PORTS, PORT } from '../ports.ts'
 import { reset, resetOnClose } from './app-socket.ts'
+import type { Connection } from './connection.ts'
+import { endsOf } from './ends.ts'
 import { parseForwarded } from './forwarded.ts'
 import type { PodContext } from './pod-context.ts'
 import { relayTunnel } from './relay.ts'
 
 /** Takes an authenticated TLS connection from a peer. Undefined when the peer was turned away. */
 export function acceptHbone(socket: TLSSocket, context: PodContext): ServerSession | undefined {
-  const sourceIp = canonicalIp(socket.remoteAddress ?? '0.0.0.0')
-  const localIp = canonicalIp(socket.localAddress ?? '0.0.0.0')
-  const sourcePort = socket.remotePort ?? 0
+  const ends = endsOf(socket)
+  const { ip: sourceIp, port: sourcePort } = ends.peer
+  const localIp = ends.local.ip
   try {
     const identity = clientIdentity(socket, context.trustDomain)
-    return new ServerSession(socket, context.options.session, request => {
-      void answer(request, { identity, sourceIp, sourcePort, localIp }, context).catch((err: unknown) => {
-        request.respond(503)
-        context.log('error', 'inbound tunnel failed unexpectedly', {
-          err: errorText(err),
-          authority: request.authority,
-        })
+    const session = new ServerSession(socket, context.options.session, request => {
+      accept(request, { identity, sourceIp, sourcePort, localIp }, context)
+    })
+    session.onClosed(error => {
+      if (!error) return
+      context.log('debug', 'inbound session ended', {
+        pod: context.pod.name,
+        peer: sourceIp,
+        identity,
+        err: errorText(error),
       })
     })
+    return session
   } catch (err) {
     const connection = context.book.open({
       podUid: context.pod.uid,
       direction: 'inbound',
-      source: { ip: sourceIp, port: sourcePort },
+      source: ends.peer,
       destination: { ...here(context), ip: localIp, port: 0 },
     })
     connection.close({ reason: 'identity', error: errorText(err), errorCode: errorCode(err) })
@@ -52,7 +59,7 @@ interface Peer {
   readonly localIp: string
 }
 
-async function answer(request: ConnectRequest, peer: Peer, context: PodContext): Promise<void> {
+function accept(request: ConnectRequest, peer: Peer, context: PodContext): void {
   const target = parseAddress(request.authority)
   const forwarded = parseForwarded(request.headers.get('forwarded') ?? '')
   const connection = context.book.open({
@@ -66,11 +73,26 @@ async function answer(request: ConnectRequest, peer: Peer, context: PodContext):
     },
     destination: { ...here(context), ip: target?.ip ?? peer.localIp, port: target?.port ?? 0 },
   })
-  connection.hboneAddress = `${peer.localIp}:15008`
-  const gone = new AbortController()
-  request.tunnel.onClosed(() => gone.abort(new CulvertError('CLOSED', 'peer gave the tunnel up')))
+  connection.hboneAddress = formatAddress(peer.localIp, PORT.hbone)
   connection.cut = () => request.tunnel.reset(CODE.connectError)
+  void answer(request, target, peer, connection, context).catch((err: unknown) => {
+    request.respond(503)
+    request.tunnel.reset(CODE.connectError)
+    connection.close({ reason: 'unreachable', error: errorText(err), errorCode: errorCode(err) })
+    context.log('error', 'inbound tunnel failed unexpectedly', {
+      err: errorText(err),
+      authority: printable(request.authority),
+    })
+  })
+}
 
+async function answer(
+  request: ConnectRequest,
+  target: SocketAddress | undefined,
+  peer: Peer,
+  connection: Connection,
+  context: PodContext,
+): Promise<void> {
   if (!target) {
     request.respond(400)
     connection.close({
@@ -101,6 +123,8 @@ async function answer(request: ConnectRequest, peer: Peer, context: PodContext):
     connection.close({ reason: decision.reason, error: decision.detail })
     return
   }
+  const gone = new AbortController()
+  request.tunnel.onClosed(() => gone.abort(new CulvertError('CLOSED', 'peer gave the tunnel up')))
   let app: Socket
   try {
     // A pod that calls itself must not be spoofed: the reply would never come back through the tunnel.
@@ -144,9 +168,4 @@ function here(context: PodContext): {
     identity: pod.identity,
     cluster: context.options.clusterId,
   }
-}
-
-/** A peer's text, fit for a log. */
-function printable(text: string): string {
-  return text.slice(0, 128).replaceAll(/[^\x20-\x7e]/g, '?')
 }

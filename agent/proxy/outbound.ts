@@ -4,7 +4,7 @@
  * can be tried as long as the first one has not accepted. A failure is a reset, never an end.
  */
 import type { Socket } from 'node:net'
-import { canonicalIp, formatAddress, isLoopback } from '../../lib/address.ts'
+import { formatAddress, isLoopback } from '../../lib/address.ts'
 import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
 import type { ClientSession } from '../hbone/client.ts'
 import type { Tunnel } from '../hbone/tunnel.ts'
@@ -14,6 +14,7 @@ import type { Endpoint, ServiceInfo } from '../worker/messages.ts'
 import { reset, resetOnClose, socketFd } from './app-socket.ts'
 import type { Connection } from './connection.ts'
 import { dialHbone } from './dial.ts'
+import { endsOf } from './ends.ts'
 import { failureOf, refusal, type Failure } from './failure.ts'
 import { formatForwarded } from './forwarded.ts'
 import type { PodContext } from './pod-context.ts'
@@ -28,19 +29,19 @@ export function acceptOutbound(app: Socket, context: PodContext): void {
   app.on('error', ignore)
   resetOnClose(app)
   const destination = originalDestination(socketFd(app))
-  const source = { ip: plainIp(app.remoteAddress), port: app.remotePort ?? 0 }
+  const ends = endsOf(app)
   const { pod } = context
   const connection = context.book.open({
     podUid: pod.uid,
     direction: 'outbound',
     source: {
-      ...source,
+      ...ends.peer,
       workload: pod.name,
       namespace: pod.namespace,
       identity: pod.identity,
       cluster: context.options.clusterId,
     },
-    destination: destination ?? { ip: plainIp(app.localAddress), port: app.localPort ?? 0 },
+    destination: destination ?? ends.local,
   })
   connection.cut = () => reset(app)
   if (!destination || isLoopback(destination.ip) || AGENT_PORTS.has(destination.port)) {
@@ -225,10 +226,6 @@ function countsOf(connection: Connection): RelayCounts {
     fromApp: bytes => (connection.toDestination += bytes),
     toApp: bytes => (connection.fromDestination += bytes),
   }
-}
-
-function plainIp(ip: string | undefined): string {
-  return ip ? canonicalIp(ip) : '0.0.0.0'
 }
 
 function ignore(): void {}

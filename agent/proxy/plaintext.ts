@@ -3,12 +3,13 @@
  * refused with a reset where it does not.
  */
 import type { Socket } from 'node:net'
-import { canonicalIp, isLoopback } from '../../lib/address.ts'
+import { isLoopback } from '../../lib/address.ts'
 import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
 import { AGENT_PORTS } from '../ports.ts'
 import { originalDestination } from '../sys/sockopt.ts'
 import { reset, resetOnClose, socketFd } from './app-socket.ts'
 import type { Connection } from './connection.ts'
+import { endsOf } from './ends.ts'
 import type { PodContext } from './pod-context.ts'
 import { relaySockets } from './relay.ts'
 
@@ -17,16 +18,17 @@ export function acceptPlaintext(client: Socket, context: PodContext): void {
   client.on('error', ignore)
   resetOnClose(client)
   const destination = originalDestination(socketFd(client))
+  const ends = endsOf(client)
   const { pod } = context
   const connection = context.book.open({
     podUid: pod.uid,
     direction: 'inbound',
-    source: { ip: canonicalIp(client.remoteAddress ?? '0.0.0.0'), port: client.remotePort ?? 0 },
+    source: ends.peer,
     destination: {
       workload: pod.name,
       namespace: pod.namespace,
       cluster: context.options.clusterId,
-      ...(destination ?? { ip: canonicalIp(client.localAddress ?? '0.0.0.0'), port: client.localPort ?? 0 }),
+      ...(destination ?? ends.local),
     },
   })
   connection.cut = () => reset(client)

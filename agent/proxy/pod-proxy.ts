@@ -1,13 +1,12 @@
 /** One pod on one data-plane thread: its listeners, its certificate, its sessions. */
 import { createServer, type Server, type Socket } from 'node:net'
-import { createServer as createTlsServer, type SecureContext, type Server as TlsServer } from 'node:tls'
+import type { SecureContext } from 'node:tls'
 import { LRUMap } from './lru-map.ts'
-import { canonicalIp } from '../../lib/address.ts'
-import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
+import { CulvertError, errorText } from '../../lib/errors.ts'
 import { parseSpiffe } from '../../lib/spiffe.ts'
 import { HbonePool } from '../hbone/pool.ts'
 import type { ServerSession } from '../hbone/server.ts'
-import { contextOptions, secureContext } from '../hbone/tls.ts'
+import { secureContext } from '../hbone/tls.ts'
 import { closeFd } from '../sys/socket.ts'
 import type {
   AdmitDecision,
@@ -21,7 +20,7 @@ import type {
 } from '../worker/messages.ts'
 import type { ConnectionBook } from './connection.ts'
 import { dial, type DialTarget } from './dial.ts'
-import { acceptHbone } from './inbound.ts'
+import { HboneListener } from './hbone-listener.ts'
 import { acceptOutbound } from './outbound.ts'
 import { acceptPlaintext } from './plaintext.ts'
 import type { LogLine, PodContext, ProxyOptions } from './pod-context.ts'
@@ -52,13 +51,14 @@ export class PodProxy implements PodContext {
   readonly #routes = new LRUMap<string, Promise<RouteDecision>>(KEPT_DECISIONS)
   readonly #admissions = new LRUMap<string, Promise<AdmitDecision>>(KEPT_DECISIONS)
   readonly #sessions = new Set<ServerSession>()
-  /** TLS connections whose handshake is under way or done; closed by force in the end. */
   readonly #plain: Server[] = []
-  #tlsServer: TlsServer | undefined
+  #hbone: HboneListener | undefined
   #hboneFd: number | undefined
   #certificate: PodCertificate | undefined
   #context: SecureContext | undefined
-  #contextWaiters: ((context: SecureContext) => void)[] = []
+  readonly #contextWaiters = new Set<(context: SecureContext) => void>()
+  /** Its namespace may be gone, and the descriptor be another's. */
+  #hasLeft = false
 
   constructor(pod: PodPlane, parts: PodProxyParts) {
     this.pod = pod
@@ -78,7 +78,7 @@ export class PodProxy implements PodContext {
       this.#serve(listeners.outbound, socket => acceptOutbound(socket, this)),
       this.#serve(listeners.inbound, socket => acceptPlaintext(socket, this)),
     )
-    if (this.#tlsServer || this.#hboneFd !== undefined) return closeFd(listeners.hbone) // never let go of
+    if (this.#hbone || this.#hboneFd !== undefined) return closeFd(listeners.hbone) // never let go of
     this.#hboneFd = listeners.hbone
     this.#serveHbone()
   }
@@ -87,8 +87,8 @@ export class PodProxy implements PodContext {
   unlisten(hboneToo: boolean): void {
     for (const server of this.#plain.splice(0)) server.close()
     if (!hboneToo) return
-    this.#tlsServer?.close()
-    this.#tlsServer = undefined
+    this.#hbone?.close()
+    this.#hbone = undefined
     if (this.#hboneFd !== undefined) closeFd(this.#hboneFd)
     this.#hboneFd = undefined
   }
@@ -97,8 +97,9 @@ export class PodProxy implements PodContext {
   setCertificate(certificate: PodCertificate): void {
     this.#context = secureContext(certificate)
     this.#certificate = certificate
-    this.#tlsServer?.setSecureContext(contextOptions(certificate))
-    for (const take of this.#contextWaiters.splice(0)) take(this.#context)
+    this.#hbone?.setCertificate(certificate)
+    for (const take of this.#contextWaiters) take(this.#context)
+    this.#contextWaiters.clear()
     this.#serveHbone()
   }
 
@@ -118,12 +119,14 @@ export class PodProxy implements PodContext {
     this.pool.goaway()
     for (const session of this.#sessions) session.goaway()
     const cut = await this.book.drain(deadlineMs, this.pod.uid)
+    this.#hasLeft = true
     this.pool.destroy()
     for (const session of this.#sessions) session.destroy()
     return cut
   }
 
   dial(target: DialTarget, signal: AbortSignal): Promise<Socket> {
+    if (this.#hasLeft) return Promise.reject(new CulvertError('CLOSED', 'the pod has left the mesh'))
     this.dialled++
     return dial(this.pod.netnsFd, target, this.options.connectTimeoutMs, signal)
   }
@@ -141,17 +144,16 @@ export class PodProxy implements PodContext {
   tlsContext(signal: AbortSignal): Promise<SecureContext> {
     if (this.#context) return Promise.resolve(this.#context)
     return new Promise((resolve, reject) => {
-      this.#contextWaiters.push(resolve)
-      signal.addEventListener(
-        'abort',
-        () =>
-          reject(
-            new CulvertError('CA', `no certificate for ${this.pod.identity} yet`, {
-              hint: 'look at the ca-server and at GET /certificates',
-            }),
-          ),
-        { once: true },
-      )
+      this.#contextWaiters.add(resolve)
+      const giveUp = () => {
+        this.#contextWaiters.delete(resolve)
+        reject(
+          new CulvertError('CA', `no certificate for ${this.pod.identity} yet`, {
+            hint: 'look at the ca-server and at GET /certificates',
+          }),
+        )
+      }
+      signal.addEventListener('abort', giveUp, { once: true })
     })
   }
 
@@ -168,66 +170,12 @@ export class PodProxy implements PodContext {
   }
 
   #serveHbone(): void {
-    if (this.#hboneFd === undefined || this.#certificate === undefined || this.#tlsServer) return
+    if (this.#hboneFd === undefined || this.#certificate === undefined || this.#hbone) return
     const fd = this.#hboneFd
     this.#hboneFd = undefined // the server owns it now
-    const server = createTlsServer(
-      {
-        ...contextOptions(this.#certificate),
-        requestCert: true,
-        rejectUnauthorized: true,
-        ALPNProtocols: ['h2'],
-        handshakeTimeout: this.options.handshakeTimeoutMs,
-        noDelay: true,
-        allowHalfOpen: true,
-        highWaterMark: 1024 * 1024,
-      } as never,
-      socket => {
-        socket.on('error', () => undefined) // the session listens too; this one is there before it
-        const session = acceptHbone(socket, this)
-        if (!session) return
-        this.#sessions.add(session)
-        session.onClosed(error => {
-          this.#sessions.delete(session)
-          if (error)
-            this.log('debug', 'inbound session ended', {
-              pod: this.pod.name,
-              peer: socket.remoteAddress,
-              err: errorText(error),
-            })
-        })
-      },
-    )
-    server.on('tlsClientError', (err, socket) => this.#turnedAway(err, socket))
-    server.on('error', err =>
-      this.log('error', 'listener failed', { pod: this.pod.name, err: errorText(err) }),
-    )
-    server.listen({ fd, backlog: BACKLOG })
-    this.#tlsServer = server
-  }
-
-  #turnedAway(err: Error, socket: Socket): void {
-    socket.on('error', () => undefined)
-    const ip = socket.remoteAddress
-    // No address: the peer was gone before the handshake began; a port scan is not a connection.
-    if (ip) {
-      const connection = this.book.open({
-        podUid: this.pod.uid,
-        direction: 'inbound',
-        source: { ip: canonicalIp(ip), port: socket.remotePort ?? 0 },
-        destination: {
-          workload: this.pod.name,
-          namespace: this.pod.namespace,
-          ip: this.pod.ips[0] ?? '',
-          port: 15008,
-        },
-      })
-      connection.close({
-        reason: 'tls',
-        error: `TLS handshake failed: ${errorText(err)}`,
-        errorCode: errorCode(err),
-      })
-    }
-    socket.destroy()
+    this.#hbone = new HboneListener(fd, this.#certificate, this, session => {
+      this.#sessions.add(session)
+      session.onClosed(() => this.#sessions.delete(session))
+    })
   }
 }

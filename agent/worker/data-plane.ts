@@ -9,6 +9,7 @@ import type { LogLine, ProxyOptions } from '../proxy/pod-context.ts'
 import type {
   AdmitDecision,
   AdmitQuestion,
+  ConnectionRecord,
   Control,
   FromWorker,
   RouteDecision,
@@ -55,7 +56,7 @@ export class DataPlane implements Control {
     try {
       this.#do(message)
     } catch (err) {
-      this.#log('error', 'data plane could not do as told', { type: message.type, err: errorText(err) })
+      this.#failed(message.type, err)
     }
   }
 
@@ -95,7 +96,9 @@ export class DataPlane implements Control {
         this.#pods.get(message.podUid)?.goaway()
         break
       case 'remove-pod':
-        void this.#removePod(message.id, message.podUid, message.drain.deadlineMs)
+        void this.#removePod(message.podUid, message.drain.deadlineMs)
+          .catch((err: unknown) => this.#failed(message.type, err))
+          .then(cut => this.#post({ type: 'pod-removed', id: message.id, cut }))
         break
       case 'invalidate':
         if (message.podUid !== undefined) this.#pods.get(message.podUid)?.invalidate()
@@ -115,25 +118,32 @@ export class DataPlane implements Control {
         break
       case 'drain':
         void this.#drain(message.drain.deadlineMs)
+          .catch((err: unknown) => this.#failed(message.type, err))
+          .then(cut => this.#post({ type: 'drained', cut }))
         break
     }
   }
 
-  async #removePod(id: number, podUid: string, deadlineMs: number): Promise<void> {
+  async #removePod(podUid: string, deadlineMs: number): Promise<ConnectionRecord[]> {
     const pod = this.#pods.get(podUid)
     this.#pods.delete(podUid)
     // One that is leaving already may have connections left: this deadline holds for them too.
-    const cut = await (pod ? pod.leave(deadlineMs) : this.#book.drain(deadlineMs, podUid))
-    this.#post({ type: 'pod-removed', id, cut })
+    return pod ? pod.leave(deadlineMs) : this.#book.drain(deadlineMs, podUid)
   }
 
-  async #drain(deadlineMs: number): Promise<void> {
+  async #drain(deadlineMs: number): Promise<ConnectionRecord[]> {
     const startedAtMs = performance.now()
     const cut = (await Promise.all([...this.#pods.values()].map(pod => pod.leave(deadlineMs)))).flat()
     this.#pods.clear()
     // Those of pods that had left before.
     const others = await this.#book.drain(deadlineMs - (performance.now() - startedAtMs))
     const known = new Set(cut.map(({ id }) => id))
-    this.#post({ type: 'drained', cut: [...cut, ...others.filter(({ id }) => !known.has(id))] })
+    return [...cut, ...others.filter(({ id }) => !known.has(id))]
+  }
+
+  /** The main thread waits for an answer, whatever happens. */
+  #failed(type: ToWorker['type'], err: unknown): ConnectionRecord[] {
+    this.#log('error', 'data plane could not do as told', { type, err: errorText(err) })
+    return []
   }
 }

@@ -118,7 +118,7 @@ async function join(t: Test, pod: TestPod, account: string, root: Authority): Pr
 }
 
 /** The least that brings connections to the agent and replies back; the agent's own rules have tests of their own. */
-function capture(pod: TestPod): void {
+export function capture(pod: TestPod): void {
   for (const [family, restore, loopback] of [
     ['-4', 'iptables-restore', '127.0.0.1/32'],
     ['-6', 'ip6tables-restore', '::1/128'],
