@@ -9,6 +9,8 @@
  * | 7001 | reads 4 KiB every 10 ms, then says how much it was |
  * | 7002 | reads everything; after the client's end answers `<bytes> <sha256>` |
  * | 7003 | echo until a line `RESET`, then resets the connection |
+ *
+ * Told to end, it goes at once, or serves on for `LINGER_MS`, as applications do that wait until nobody calls any more.
  */
 import { writeSync } from 'node:fs'
 import type { Server } from 'node:net'
@@ -42,4 +44,4 @@ try {
 } catch {
   // Started by hand: nobody waits.
 }
-process.once('SIGTERM', () => process.exit(0))
+process.once('SIGTERM', () => setTimeout(() => process.exit(0), Number(process.env['LINGER_MS'] ?? 0)))

@@ -61,7 +61,10 @@ function upload(socket: Socket, total: number): void {
       const chunk = randomBytes(Math.min(left, CHUNK_BYTES))
       hash.update(chunk)
       left -= chunk.length
-      if (!socket.write(chunk)) return void socket.once('drain', more)
+      if (!socket.write(chunk)) {
+        socket.once('drain', more)
+        return
+      }
     }
     digest = hash.digest('hex')
     socket.end()

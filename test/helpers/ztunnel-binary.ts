@@ -31,13 +31,15 @@ export interface WhereToLook {
   readonly peers?: string
   /** Where it is unpacked to. */
   readonly cache?: string
+  /** The program that unpacks it. @default xz */
+  readonly xz?: string
 }
 
 export type Found = { readonly binary: string } | { readonly missing: string }
 
 /** The binary, or why there is none. Throws `INPUT` when `ZTUNNEL_BIN` names something that cannot be run. */
 export async function findZtunnel(where: WhereToLook = {}): Promise<Found> {
-  const { env = process.env, peers = PEERS, cache = cacheDir() } = where
+  const { env = process.env, peers = PEERS, cache = cacheDir(), xz = 'xz' } = where
   const named = env['ZTUNNEL_BIN']
   if (named) {
     checkExecutable(named)
@@ -45,7 +47,8 @@ export async function findZtunnel(where: WhereToLook = {}): Promise<Found> {
   }
   const packed = join(peers, 'ztunnel.xz')
   if (process.arch !== 'x64' || !existsSync(packed)) return { missing: NOT_FOUND }
-  return { binary: await unpacked(packed, cache) }
+  if (!(await canRun(xz))) return { missing: `${NOT_FOUND}, or install ${xz} to unpack ${packed}` }
+  return { binary: await unpacked(packed, cache, xz) }
 }
 
 function checkExecutable(path: string): void {
@@ -56,12 +59,20 @@ function checkExecutable(path: string): void {
   }
 }
 
+/** Reports whether a program is there. */
+export async function canRun(program: string): Promise<boolean> {
+  return run([program, '--version']).then(
+    () => true,
+    () => false,
+  )
+}
+
 /** Of this user only, so that nobody else can put a program there. */
 function cacheDir(): string {
   return join(tmpdir(), `culvert-peers-${userInfo().uid}`)
 }
 
-async function unpacked(packed: string, cache: string): Promise<string> {
+async function unpacked(packed: string, cache: string, xz: string): Promise<string> {
   mkdirSync(cache, { recursive: true, mode: 0o700 })
   const { uid } = statSync(cache)
   if (uid !== userInfo().uid)
@@ -69,7 +80,7 @@ async function unpacked(packed: string, cache: string): Promise<string> {
   const { size, mtimeMs } = statSync(packed)
   const binary = join(cache, `ztunnel-${size}-${Math.round(mtimeMs)}`)
   if (existsSync(binary)) return binary
-  const { code, stdout, stderr } = await run(['xz', '--decompress', '--stdout', packed])
+  const { code, stdout, stderr } = await run([xz, '--decompress', '--stdout', packed])
   if (code !== 0) throw new CulvertError('TOOL', `${packed} could not be unpacked: ${stderr.trim()}`)
   // Several test files may be at it: each writes its own, and whichever comes last replaces an equal one.
   const temporary = `${binary}.${process.pid}`

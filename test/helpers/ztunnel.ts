@@ -60,7 +60,7 @@ export async function withZtunnel(
   const found = await findZtunnel()
   if ('missing' in found) {
     t.comment(found.missing)
-    t.equal(found.missing, 'ztunnel not found: set ZTUNNEL_BIN', 'the absence of a peer is said plainly')
+    t.match(found.missing, /^ztunnel not found: set ZTUNNEL_BIN/, 'the absence of a peer is said plainly')
     return
   }
   const name = `z${process.pid}`
@@ -147,6 +147,13 @@ export class Ztunnel {
     const url = 'http://127.0.0.1:15000/config_dump'
     const { stdout } = await runOk(await this.#lab.podArgv(this.pod, ['curl', '-sS', '-m', '5', url]))
     return JSON.parse(stdout.toString()) as ZtunnelState
+  }
+
+  /** The HTTP status of its readiness. */
+  async readiness(): Promise<number> {
+    const url = 'http://127.0.0.1:15021/healthz/ready'
+    const argv = ['curl', '-sS', '-m', '5', '-o', '/dev/null', '-w', '%{http_code}', url]
+    return Number((await runOk(await this.#lab.podArgv(this.pod, argv))).stdout)
   }
 
   stop(): Promise<void> {

@@ -1,0 +1,50 @@
+/** One end is replaced or ends while the other is busy. Ours says GOAWAY, and is replaced without a gap. */
+import t from 'tap'
+import { holdConnection, startLoad } from '../../lab/demo/clients.ts'
+import { podNamed, until } from '../../lab/demo/facts.ts'
+import { Watch } from '../helpers/lab-facts.ts'
+import { withZtunnel } from '../helpers/ztunnel.ts'
+
+await withZtunnel(t, {}, async (lab, start) => {
+  const [server, zserver] = await Promise.all([podNamed(lab, 'server'), podNamed(lab, 'zserver')])
+  await start('zclient')
+  const ztunnel = await start('zserver', { env: { CONNECTION_TERMINATION_DEADLINE: '1s' } })
+
+  await t.test(
+    "our agent is replaced under a ztunnel's load, and under load to one: no new connection fails",
+    async t => {
+      const short = await holdConnection(lab, 'zclient', server.ip, 7000)
+      const long = await holdConnection(lab, 'zclient', server.ip, 7000)
+      const loads = await Promise.all([
+        startLoad(lab, 'zclient', `http://${server.ip}:8080/`, 40, 60),
+        startLoad(lab, 'client', `http://${zserver.ip}:8080/`, 40, 60),
+      ])
+      const replaced = lab.replaceAgent('node-a')
+      await until('the old agent to drain', 10_000, async () => {
+        const agent = (await lab.status()).nodes.find(({ name }) => name === 'node-a')?.agent
+        return (agent?.draining ?? 0) > 0 || undefined
+      })
+      t.match(await short.stop(), { how: 'closed' }, 'what ends within the drain period is not cut')
+      await replaced
+      for (const load of loads) {
+        const { requests, failures } = await load.stop()
+        t.strictSame(failures, [], `${requests} new connections`)
+      }
+      // We reset what is still open then; ztunnel may make an end of that.
+      t.match((await long.result).how, /^(reset|end)$/)
+    },
+  )
+
+  await t.test(
+    'a ztunnel that ends cuts what is open to it: our application gets a reset, never an end',
+    async t => {
+      const log = new Watch(lab, 'node-a')
+      const held = await holdConnection(lab, 'client', zserver.ip, 7000)
+      await ztunnel.log.stop('SIGTERM')
+      t.match(await held.result, { how: 'reset', error: 'ECONNRESET' })
+      const line = await log.next({ direction: 'outbound', to: `${zserver.ip}:7000` })
+      t.match(line, { level: 'error', reason: 'mtls' })
+      t.comment(`our log: ${String(line['error'])}`)
+    },
+  )
+})
