@@ -1,5 +1,6 @@
 /** The `culvert` command: finds the verb, runs it, and turns what was thrown into a message and an exit status. */
 import { CommanderError } from 'commander'
+import { agentCommand } from './agent/agent.ts'
 import { verb } from './command.ts'
 import { labCommand } from './lab/lab.ts'
 import { EXIT, fail, note } from './output.ts'
@@ -17,6 +18,7 @@ const culvert = verb({
 })
   .enablePositionalOptions()
   .addCommand(labCommand())
+  .addCommand(agentCommand())
 
 try {
   await culvert.parseAsync()

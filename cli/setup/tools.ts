@@ -22,12 +22,13 @@ const PACKAGE_OF: Readonly<Record<string, string>> = {
   unshare: 'util-linux',
   mount: 'mount',
   tcpdump: 'tcpdump',
+  curl: 'curl',
 }
 
 export const ALL_TOOLS: readonly string[] = Object.keys(PACKAGE_OF)
 
 /** What a lab cannot be built without. */
-export const LAB_TOOLS: readonly string[] = ALL_TOOLS.filter(tool => tool !== 'tcpdump')
+export const LAB_TOOLS: readonly string[] = ALL_TOOLS.filter(tool => tool !== 'tcpdump' && tool !== 'curl')
 
 /** Exit status of a program that lacks another one (sysexits.h: EX_UNAVAILABLE). */
 const EX_UNAVAILABLE = 69
