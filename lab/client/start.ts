@@ -3,6 +3,7 @@
  * root it lives where it was started; without root in fresh user, mount and network namespaces.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
 import { resolve } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
@@ -57,6 +58,7 @@ export async function spawnLab(options: StartOptions): Promise<{ paths: LabPaths
   const { name = 'default', isTied = true, isRootless = process.getuid?.() !== 0 } = options
   const dir = labsDir(!isRootless)
   const paths = labPaths(name, dir)
+  if (options.signal?.aborted) throw interrupted()
   const child = spawnSupervisor({ ...options, name, isTied, isRootless }, dir)
   const stop = () => child.kill('SIGTERM')
   options.signal?.addEventListener('abort', stop, { once: true })
@@ -65,12 +67,21 @@ export async function spawnLab(options: StartOptions): Promise<{ paths: LabPaths
   } finally {
     options.signal?.removeEventListener('abort', stop)
   }
+  if (options.signal?.aborted) {
+    // It was up before it heard; it is on its way down now.
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
+    throw interrupted()
+  }
   // A lab that is meant to stay must not keep this process waiting; a tied one ends with it all the same.
   child.unref()
   if (child.stdin && 'unref' in child.stdin) (child.stdin as unknown as { unref(): void }).unref()
   const state = readState(paths)
   if (!state) throw new CulvertError('LAB', `lab '${name}' ended right after it was up`)
   return { paths, state }
+}
+
+function interrupted(): CulvertError {
+  return new CulvertError('LAB', 'interrupted')
 }
 
 function spawnSupervisor(

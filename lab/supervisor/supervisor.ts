@@ -171,9 +171,6 @@ export class Supervisor {
   #follow(): void {
     this.#applying = this.#applying
       .then(() => this.#apply())
-      .then(() => {
-        this.fileProblem = undefined
-      })
       .catch((err: unknown) => {
         this.fileProblem = errorText(err)
         this.warn(`the lab file is not followed: ${this.fileProblem}`)
@@ -184,6 +181,7 @@ export class Supervisor {
     const file = readLabFile(this.options.file)
     const plan = planChanges(this.#file.objects, file.objects)
     this.#file = file
+    this.fileProblem = undefined
     const { cluster } = this
     for (const object of plan.put) cluster.put(object)
     for (const { metadata, ...pod } of plan.relabelPods) {
