@@ -44,6 +44,11 @@ export function jsonOption(): Option {
   return new Option('--json', 'one JSON value on standard output')
 }
 
+/** What follows `--`, or the words themselves without it: a verb that passes options through is handed the `--` too. */
+export function afterDashes(words: readonly string[]): string[] {
+  return words[0] === '--' ? words.slice(1) : [...words]
+}
+
 /** Checks a duration and gives it back as it was written. */
 export function duration(text: string): string {
   try {

@@ -1,5 +1,6 @@
 /** The `culvert` command: finds the verb, runs it, and turns what was thrown into a message and an exit status. */
 import { CommanderError } from 'commander'
+import { VERSION } from '../lib/version.ts'
 import { agentCommand } from './agent/agent.ts'
 import { verb } from './command.ts'
 import { labCommand } from './lab/lab.ts'
@@ -17,6 +18,7 @@ const culvert = verb({
   ],
 })
   .enablePositionalOptions()
+  .version(VERSION, '--version', 'print the version')
   .addCommand(labCommand())
   .addCommand(agentCommand())
 

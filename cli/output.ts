@@ -66,6 +66,7 @@ export function fail(err: unknown): number {
 
 function exitCodeOf(err: unknown): number {
   if (!(err instanceof CulvertError)) return EXIT.failed
+  if (err.code === 'INPUT' || err.code === 'CONFIG') return EXIT.usage
   if (err.code === 'TOOL') return EXIT.unavailable
   if (err.code === 'DENIED') return EXIT.noPermission
   return EXIT.failed

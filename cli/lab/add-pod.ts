@@ -45,7 +45,6 @@ export function addPodVerb(): Command {
     .addOption(jsonOption())
     .argument('[pod]', "the pod's name")
     .argument('[command...]', 'program and arguments, after --')
-    .passThroughOptions(false)
     .action(addPod)
 }
 

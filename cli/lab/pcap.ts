@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process'
 import type { Command } from 'commander'
 import { CulvertError } from '../../lib/errors.ts'
 import { toolEnv } from '../../lib/tool-path.ts'
-import { nameOption, verb } from '../command.ts'
+import { afterDashes, nameOption, verb } from '../command.ts'
 import { note } from '../output.ts'
 import { runInForeground } from '../run-child.ts'
 
@@ -47,7 +47,7 @@ async function pcap(tcpdump: string[], { name, link, write }: PcapOptions): Prom
   const argv = lab.captureArgv(node)
   note(`culvert: capturing the link of ${node}; Ctrl-C ends it`)
   if (write !== undefined) process.exitCode = await capture(argv, write)
-  else process.exitCode = await read(argv, tcpdump)
+  else process.exitCode = await read(argv, afterDashes(tcpdump))
 }
 
 async function capture(argv: readonly string[], file: string): Promise<number> {
