@@ -106,6 +106,11 @@ export class PodLife {
     return this.#netnsFd
   }
 
+  /** An agent before this one had it in the mesh. */
+  get isAdopted(): boolean {
+    return this.#beginning === 'adopted'
+  }
+
   get enrolment(): Enrolment | undefined {
     return this.#applied
   }

@@ -36,29 +36,33 @@ const EVERY_MS = 5000
 const PER_POD_MS = 250
 
 export interface UncapturedOptions {
-  readonly pods: () => Iterable<PodLife>
-  readonly metrics: AgentMetrics
+  readonly pods: () => Iterable<CountedPod>
+  readonly metrics: Pick<AgentMetrics, 'uncaptured'>
   readonly log: Logger
+  /** @default the kernel's, by iptables-save */
+  readonly readCounters?: (netnsFd: number) => Promise<Counters>
 }
+
+export type CountedPod = Pick<PodLife, 'pod' | 'netnsFd' | 'isAdopted'>
 
 interface PodCounts {
   last: Counters
-  /** Under the agent's mark, over all lives of the rules. */
+  /** Under the agent's mark, over all lives of the rules, up to the last reading. */
   marked: bigint
-  /** How many more these were than the agent had told of, at the last reading. */
-  excess: bigint
+  /** What the agent had told of when its count of marks began. */
+  readonly toldBefore: bigint
   /** Reported as forged. */
   forged: bigint
 }
 
 export class UncapturedCounters {
-  readonly #options: UncapturedOptions
+  readonly #options: Required<UncapturedOptions>
   readonly #pods = new Map<string, PodCounts>()
   /** Connections that the agent itself made out of each pod, by thread. */
   readonly #dialled: Readonly<Record<string, number>>[] = []
 
   constructor(options: UncapturedOptions) {
-    this.#options = options
+    this.#options = { readCounters, ...options }
   }
 
   /** A data-plane thread tells how many connections it has made, by pod uid. */
@@ -79,25 +83,32 @@ export class UncapturedCounters {
   async read(): Promise<void> {
     const seen = new Set<string>()
     for (const life of this.#options.pods()) {
-      if (life.netnsFd === undefined) continue
-      seen.add(life.pod.uid)
+      const { pod, netnsFd } = life
+      seen.add(pod.uid)
+      if (netnsFd === undefined) {
+        // Its rules have gone, and their counts with them.
+        if (this.#pods.has(pod.uid)) this.#pods.set(pod.uid, startingWith({}, this.#dialledBy(pod.uid)))
+        continue
+      }
       try {
-        // Told before the kernel is asked: what is dialled in between must not look forged.
-        const dialled = this.#dialledBy(life.pod.uid)
-        this.#add(life, await readCounters(life.netnsFd), dialled)
+        this.#add(life, await this.#options.readCounters(netnsFd))
       } catch (err) {
-        this.#options.log.debug(
-          { pod: life.pod.name, err: errorText(err) },
-          'rule counters could not be read',
-        )
+        this.#options.log.debug({ pod: pod.name, err: errorText(err) }, 'rule counters could not be read')
       }
     }
     for (const uid of this.#pods.keys()) if (!seen.has(uid)) this.#pods.delete(uid)
   }
 
-  #add(life: PodLife, now: Counters, dialled: bigint): void {
+  #add(life: CountedPod, now: Counters): void {
     const { metrics } = this.#options
-    const counts = this.#pods.get(life.pod.uid) ?? { last: {}, marked: 0n, excess: 0n, forged: 0n }
+    const { uid } = life.pod
+    let counts = this.#pods.get(uid)
+    if (counts) this.#compareMarks(life, counts)
+    else {
+      // What the rules of an agent before this one have counted was told by that one.
+      counts = life.isAdopted ? startingWith(now, this.#dialledBy(uid)) : startingWith({}, 0n)
+      this.#pods.set(uid, counts)
+    }
     for (const [name, value] of Object.entries(now) as [CounterName, bigint][]) {
       const grown = grownBy(counts.last[name], value)
       if (grown === 0n) continue
@@ -105,24 +116,21 @@ export class UncapturedCounters {
       const word = wordOf(name)
       if (word) metrics.uncaptured(word, Number(grown))
     }
-    this.#compareMarks(life, counts, dialled)
     counts.last = now
-    this.#pods.set(life.pod.uid, counts)
   }
 
   /**
-   * A thread tells what it has dialled a little later than the kernel counts it, so an excess is believed only as far
-   * as it was there at the last reading too.
+   * A thread tells what it has dialled a little later than the kernel counts it. So what the kernel had counted at the
+   * last reading is compared with what has been told by now: all of the agent's own is in that.
    */
-  #compareMarks(life: PodLife, counts: PodCounts, dialled: bigint): void {
-    const excess = forgedMarks({ 'marked/outbound': counts.marked }, dialled)
-    const certain = excess < counts.excess ? excess : counts.excess
-    counts.excess = excess
-    if (certain <= counts.forged) return
-    this.#options.metrics.uncaptured('forged-mark', Number(certain - counts.forged))
-    counts.forged = certain
+  #compareMarks({ pod }: CountedPod, counts: PodCounts): void {
+    const told = this.#dialledBy(pod.uid) - counts.toldBefore
+    const forged = forgedMarks({ 'marked/outbound': counts.marked }, told)
+    if (forged <= counts.forged) return
+    this.#options.metrics.uncaptured('forged-mark', Number(forged - counts.forged))
+    counts.forged = forged
     this.#options.log.warn(
-      { pod: `${life.pod.namespace}/${life.pod.name}`, connections: Number(certain) },
+      { pod: `${pod.namespace}/${pod.name}`, connections: Number(forged) },
       "connections under the agent's mark that are not the agent's",
     )
   }
@@ -132,6 +140,10 @@ export class UncapturedCounters {
     for (const counts of this.#dialled) sum += counts?.[uid] ?? 0
     return BigInt(sum)
   }
+}
+
+function startingWith(last: Counters, toldBefore: bigint): PodCounts {
+  return { last, marked: 0n, toldBefore, forged: 0n }
 }
 
 /** A counter that is smaller than before has begun anew. */
