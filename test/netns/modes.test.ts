@@ -257,6 +257,11 @@ await t.test('every connection has one word, the same in log and metrics', async
       [line['direction'], line['src.addr'], line['dst.addr'], line['dst.hbone_addr'], line['time']].join(),
     )
     t.equal(new Set(lines).size, lines.length, 'no connection is logged twice')
+    t.notMatch(
+      await metricsOf(lab, node),
+      'reason="forged-mark"',
+      'what the agent opens is known for its own',
+    )
   }
 })
 

@@ -1,0 +1,196 @@
+import { readFileSync } from 'node:fs'
+import { execPath } from 'node:process'
+import t from 'tap'
+import { holdConnection, startLoad } from '../../lab/demo/clients.ts'
+import { httpGet, podNamed, until, type AccessLine } from '../../lab/demo/facts.ts'
+import { netnsPrefix } from '../../lab/names.ts'
+import { namespaceInode, processesIn } from '../../lab/processes.ts'
+import { idlePod, labFor } from '../helpers/lab.ts'
+import { endedConnections, openFiles, targetOf, Watch } from '../helpers/lab-facts.ts'
+
+const NODES = ['node-a', 'node-b'] as const
+const CYCLES = 20
+const AT_ONCE = 5
+const lab = await labFor(t, { name: `m${process.pid}` })
+const client = await podNamed(lab, 'client')
+const server = await podNamed(lab, 'server')
+const vip = (await lab.status()).services.find(({ name }) => name === 'echo')?.clusterIPs[0] ?? ''
+
+/** An application that goes on as long as it is let, as one does that drains: HTTP on 8080, echo on 7000. */
+const PATIENT = `process.on('SIGTERM', () => {})
+const app = (request, response) => response.end(JSON.stringify({ pod: process.env.POD_NAME }, null, 1))
+require('http').createServer(app).listen(8080)
+require('net').createServer(socket => socket.on('error', () => {}).pipe(socket)).listen(7000)`
+
+await t.test('a pod that drains ends under load: no new connection fails', async t => {
+  await lab.addPods(endpoint('patient', [execPath, '-e', PATIENT]))
+  const { ip } = await podNamed(lab, 'patient')
+  await answers(ip)
+  const held = await holdConnection(lab, 'client', ip, 7000)
+  const service = await startLoad(lab, 'client', `http://${vip}/`, 50, 60)
+  const direct = await startLoad(lab, 'client', `http://${ip}:8080/`, 20, 60)
+  await carried('the pod', line => line['dst.workload'] === 'patient' && line['dst.service'] !== undefined)
+  const deletedAt = Date.now()
+  const deleted = lab.delPod('patient', 1)
+  await until('most of its grace', 2000, () => Date.now() > deletedAt + 700 || undefined)
+  const { failures: ofDirect } = await direct.stop()
+  await deleted
+  const { pods, failures, requests } = await service.stop()
+  t.strictSame(failures, [], `${requests} new connections to the service`)
+  t.ok((pods['patient'] ?? 0) > 0, 'it had its share of them')
+  t.strictSame(ofDirect, [], 'it could be reached by its own address as long as it lived')
+  t.match((await held.result).how, /^(?:end|reset)$/, 'what was open ends with it')
+})
+
+await t.test('a pod that ends at once takes with it what is open in it, and nothing else', async t => {
+  await lab.addPods(endpoint('abrupt'))
+  await answers((await podNamed(lab, 'abrupt')).ip)
+  const log = new Watch(lab, client.node)
+  const service = await startLoad(lab, 'client', `http://${vip}/`, 50, 60)
+  await carried('the pod', line => line['dst.workload'] === 'abrupt')
+  await lab.delPod('abrupt', 5)
+  const { failures, requests } = await service.stop()
+  const ended = await until('a line for each connection', 3000, () => {
+    const lines = log.lines({ direction: 'outbound', from: 'client' })
+    return lines.length >= requests ? lines : undefined
+  })
+  // One that the dying application had accepted cannot be carried on by another.
+  const cut = ended.filter(
+    line => line['dst.workload'] === 'abrupt' && line.reason === 'mtls' && 'error' in line,
+  )
+  t.ok(failures.length <= cut.length, `${failures.length} of ${requests} new connections failed`)
+  t.strictSame(
+    ended.filter(line => 'error' in line && !cut.includes(line)),
+    [],
+  )
+})
+
+await t.test(
+  'an address passes to a pod of another identity: nobody takes the new one for the old one',
+  async t => {
+    await lab.addPods(endpoint('first'))
+    const first = await podNamed(lab, 'first')
+    await answers(first.ip)
+    const load = await startLoad(lab, 'client', `http://${first.ip}:8080/`, 50, 60)
+    await carried('the first', line => line['dst.workload'] === 'first')
+    await lab.delPod('first', 1)
+    await lab.addPods(
+      endpoint('second').replace('AccountName: server', 'AccountName: client') +
+        `status: { podIPs: [{ ip: ${first.ip} }, { ip: '${first.ip6}' }] }\n`,
+    )
+    t.strictSame((await podNamed(lab, 'second')).ips, first.ips)
+    await carried('the second', line => line['dst.workload'] === 'second' && line.reason === 'mtls')
+    const { pods } = await load.stop()
+    const lines = NODES.flatMap(node => endedConnections(lab, node)).filter(
+      line => targetOf(line) === `${first.ip}:8080`,
+    )
+    for (const [pod, account] of [
+      ['first', 'server'],
+      ['second', 'client'],
+    ] as const) {
+      const its = lines.filter(line => line['dst.workload'] === pod && line.reason === 'mtls')
+      t.strictSame(
+        new Set(its.map(line => line['dst.identity'])),
+        new Set([`spiffe://cluster.local/ns/shop/sa/${account}`]),
+      )
+      t.ok((pods[pod] ?? 0) > 0)
+    }
+    // Each answer of the second's is one that its own agent has let in under its own name.
+    const inbound = await until('a line of its agent for each answer of the second', 3000, () => {
+      const its = endedConnections(lab, first.node).filter(
+        line => line['direction'] === 'inbound' && line['dst.workload'] === 'second',
+      )
+      return its.length >= (pods['second'] ?? 0) ? its : undefined
+    })
+    t.comment(
+      `${inbound.filter(({ reason }) => reason !== 'mtls').length} of ${inbound.length} before it was known to be in the mesh`,
+    )
+
+    const { body } = await lab.agentAdmin(first.node, '/certificates')
+    t.notOk(body.includes(first.uid), 'the certificate of the first is forgotten')
+    await lab.delPod('second', 0)
+  },
+)
+
+await t.test(`${CYCLES} pods come and go: nothing of them is left`, async t => {
+  const cycle = async (names: readonly string[]) => {
+    await lab.addPods(names.map(name => idlePod(name, 'shop', 'client', 'node-a')).join('---\n'))
+    for (const name of names) await httpGet(lab, name, `http://${server.ip}:8080/`)
+    await Promise.all(names.map(name => lab.delPod(name, 0)))
+  }
+  await cycle(['warm-up'])
+  await until('the last session to end', 5000, async () => (await sessions('node-b')) <= 2 || undefined)
+  const before = await remains()
+  for (let round = 0; round < CYCLES / AT_ONCE; round++)
+    await cycle(Array.from({ length: AT_ONCE }, (_, at) => `churn-${round}-${at}`))
+  const after = await until('everything to be as before', 8000, async () => {
+    const now = await remains()
+    return JSON.stringify(now) === JSON.stringify(before) ? now : undefined
+  }).catch(remains)
+  t.strictSame(after, before)
+})
+
+/** What pods may leave behind: descriptors of the agents, by kind, certificates, holders, namespaces. */
+async function remains() {
+  const { nodes } = await lab.status()
+  const namespaces = await lab.execOnNode('node-a', ['ls', '/run/netns'])
+  const found: Record<string, unknown> = {
+    namespaces: namespaces.stdout
+      .toString()
+      .split('\n')
+      .filter(name => name.startsWith(netnsPrefix(lab.name))),
+  }
+  for (const { name, agent } of nodes) {
+    const pid = agent?.pid ?? 0
+    const inode = namespaceInode(pid, 'net')
+    const holders = processesIn('net', new Set(inode === undefined ? [] : [inode])).filter(
+      ref => readFileSync(`/proc/${ref.pid}/comm`, 'utf8') === 'sleep\n',
+    )
+    found[name] = {
+      descriptors: countBy(openFiles(pid), file => file.replace(/:\[\d+\]|\/\d+\/|[0-9a-f-]{8,}/g, '')),
+      certificates: (JSON.parse((await lab.agentAdmin(name, '/certificates')).body) as unknown[]).length,
+      pods: (JSON.parse((await lab.agentAdmin(name, '/pods')).body) as unknown[]).length,
+      holders: holders.length,
+    }
+  }
+  return found
+}
+
+async function sessions(node: string): Promise<number> {
+  const ran = await lab.execOnNode(node, ['curl', '-sS', 'http://127.0.0.1:15020/metrics'])
+  return Number(/^culvert_hbone_sessions (\d+)/m.exec(ran.stdout.toString())?.[1] ?? 0)
+}
+
+function countBy(texts: readonly string[], key: (text: string) => string): Record<string, number> {
+  const counts: Record<string, number> = {}
+  for (const text of texts.map(key).sort()) counts[text] = (counts[text] ?? 0) + 1
+  return counts
+}
+
+/** An endpoint of the service on the server's node. */
+function endpoint(name: string, command?: readonly string[]): string {
+  return `apiVersion: v1
+kind: Pod
+metadata: { name: ${name}, namespace: shop, labels: { app: echo }, annotations: { culvert.dev/lab-node: node-b } }
+spec:
+  serviceAccountName: server
+  containers:
+    - name: app
+      ${command ? `command: ${JSON.stringify(command)}` : 'image: culvert.dev/lab-app'}
+      ports: [{ name: http, containerPort: 8080 }, { name: echo, containerPort: 7000 }]
+`
+}
+
+async function answers(ip: string): Promise<void> {
+  await until(`an answer of ${ip}`, 5000, async () => {
+    const ran = await lab.exec('client', ['curl', '-sS', '-m', '3', '-o', '/dev/null', `http://${ip}:8080/`])
+    return ran.code === 0 || undefined
+  })
+}
+
+/** Waits for ten such connections more. */
+async function carried(what: string, isSuch: (line: AccessLine) => boolean): Promise<void> {
+  const count = () => endedConnections(lab, client.node).filter(isSuch).length
+  const before = count()
+  await until(`ten connections to ${what}`, 8000, () => count() >= before + 10 || undefined)
+}
