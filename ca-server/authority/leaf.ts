@@ -19,7 +19,8 @@ import { CulvertError } from '../../lib/errors.ts'
 import type { Engine } from './engine.ts'
 import type { Issuer } from './issuer.ts'
 
-// Clocks of nodes differ: a certificate is valid a little before it was made.
+// Clocks of nodes differ: a certificate is valid a little before it was made. Never by more than half of what it has to
+// live, though: a ztunnel renews in the middle between both dates, and without pause when that lies in the past.
 const BACKDATE_MS = 120_000
 
 const END_ENTITY = new BasicConstraintsExtension(false, undefined, true)
@@ -82,8 +83,9 @@ async function sign(
   if (issuerEnds.getTime() <= now)
     throw new CulvertError('PKI', `the signing certificate ended on ${issuerEnds.toISOString()}`)
   // Certificate times have whole seconds.
-  const notBefore = wholeSeconds(now - BACKDATE_MS)
-  const notAfter = wholeSeconds(Math.min(now + request.ttlMs, issuerEnds.getTime()))
+  const endsMs = Math.min(now + request.ttlMs, issuerEnds.getTime())
+  const notBefore = wholeSeconds(now - Math.min(BACKDATE_MS, (endsMs - now) / 2))
+  const notAfter = wholeSeconds(endsMs)
   const serial = newSerial()
   const certificate = await X509CertificateGenerator.create(
     {
