@@ -3,12 +3,15 @@ import t from 'tap'
 import { holdConnection, startLoad } from '../../lab/demo/clients.ts'
 import { podNamed, until } from '../../lab/demo/facts.ts'
 import { Watch } from '../helpers/lab-facts.ts'
+import type { LogLine } from '../helpers/process-log.ts'
 import { withZtunnel } from '../helpers/ztunnel.ts'
 
 await withZtunnel(t, {}, async (lab, start) => {
   const [server, zserver] = await Promise.all([podNamed(lab, 'server'), podNamed(lab, 'zserver')])
   await start('zclient')
-  const ztunnel = await start('zserver', { env: { CONNECTION_TERMINATION_DEADLINE: '1s' } })
+  const ztunnel = await start('zserver', {
+    env: { CONNECTION_TERMINATION_DEADLINE: '1s', RUST_LOG: 'info,access=debug' },
+  })
 
   await t.test(
     "our agent is replaced under a ztunnel's load, and under load to one: no new connection fails",
@@ -39,10 +42,14 @@ await withZtunnel(t, {}, async (lab, start) => {
     'a ztunnel that ends cuts what is open to it: our application gets a reset, never an end',
     async t => {
       const log = new Watch(lab, 'node-a')
+      const to = `${zserver.ip}:7000`
       const held = await holdConnection(lab, 'client', zserver.ip, 7000)
+      const isOpen = (line: LogLine) =>
+        line['message'] === 'connection opened' && line['dst.hbone_addr'] === to
+      await ztunnel.log.line('that the tunnel stands', isOpen)
       await ztunnel.log.stop('SIGTERM')
       t.match(await held.result, { how: 'reset', error: 'ECONNRESET' })
-      const line = await log.next({ direction: 'outbound', to: `${zserver.ip}:7000` })
+      const line = await log.next({ direction: 'outbound', to })
       t.match(line, { level: 'error', reason: 'mtls' })
       t.comment(`our log: ${String(line['error'])}`)
     },
