@@ -2,6 +2,7 @@
 import { closeSync, openSync } from 'node:fs'
 import { spawn } from 'node:child_process'
 import type { Command } from 'commander'
+import { exitStatus } from '../../lab/run.ts'
 import { CulvertError } from '../../lib/errors.ts'
 import { toolEnv } from '../../lib/tool-path.ts'
 import { afterDashes, nameOption, verb } from '../command.ts'
@@ -60,22 +61,26 @@ async function capture(argv: readonly string[], file: string): Promise<number> {
   }
 }
 
+/** Through tcpdump. Ctrl-C ends the capture; tcpdump shows what had still come, and ends with its input. */
 async function read(argv: readonly string[], tcpdump: readonly string[]): Promise<number> {
   const { ensureTools } = await import('../setup/tools.ts')
   ensureTools(['tcpdump'], note)
   const [command = '', ...args] = argv
-  // A group of its own: Ctrl-C ends tcpdump, and with its input gone the capture ends too.
-  const source = spawn(command, args, {
-    stdio: ['ignore', 'pipe', 'inherit'],
-    env: toolEnv(),
-    detached: true,
-  })
-  source.once('error', err => note(`culvert: ${err.message}`))
-  source.stdout.on('error', () => undefined)
-  const status = await runInForeground(['tcpdump', '-n', '-l', '-r', '-', ...tcpdump], {
+  const isolated = { env: toolEnv(), detached: true } as const // the terminal's Ctrl-C is for us alone
+  const source = spawn(command, args, { stdio: ['ignore', 'pipe', 'inherit'], ...isolated })
+  const reader = spawn('tcpdump', ['-n', '-l', '-r', '-', ...tcpdump], {
     stdio: [source.stdout, 'inherit', 'inherit'],
+    ...isolated,
   })
-  source.stdout.destroy()
-  source.kill('SIGTERM')
-  return status
+  const stop = () => source.kill('SIGTERM')
+  source.once('error', err => note(`culvert: ${err.message}`))
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, stop)
+  try {
+    return await new Promise((resolve, reject) => {
+      reader.once('error', err => reject(new CulvertError('TOOL', 'could not run tcpdump', { cause: err })))
+      reader.once('exit', (code, signal) => resolve(exitStatus(code, signal)))
+    })
+  } finally {
+    stop()
+  }
 }

@@ -88,12 +88,16 @@ async function announce(lab: Lab, options: UpOptions, tookMs: number): Promise<v
   const client = status.pods.find(({ name }) => name === 'client') ?? status.pods[0]
   print(
     `lab '${lab.name}' is up in ${(tookMs / 1000).toFixed(1)} s: ` +
-      `${status.nodes.length} nodes, ${status.pods.length} pods, ${status.services.length} services`,
+      `${count(status.nodes, 'node')}, ${count(status.pods, 'pod')}, ${count(status.services, 'service')}`,
   )
   if (server && client && server !== client)
     print(`try   culvert lab exec${suffix} ${client.name} -- curl -s http://${server.ips[0]}:8080/`)
   print(`see   culvert lab status${suffix}`)
   print(`end   ${options.detach ? `culvert lab down${suffix}` : 'Ctrl-C'}`)
+}
+
+function count(things: readonly unknown[], name: string): string {
+  return `${things.length} ${name}${things.length === 1 ? '' : 's'}`
 }
 
 async function stayUntilInterrupted(lab: Lab, signal: AbortSignal): Promise<void> {

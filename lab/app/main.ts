@@ -13,6 +13,7 @@
  * Told to end, it goes at once, or serves on for `LINGER_MS`, as applications do that wait until nobody calls any more.
  */
 import { writeSync } from 'node:fs'
+import { flushCompileCache } from 'node:module'
 import type { Server } from 'node:net'
 import { httpServer } from './http.ts'
 import { echoServer, resetServer, sinkServer, slowReader } from './streams.ts'
@@ -44,4 +45,6 @@ try {
 } catch {
   // Started by hand: nobody waits.
 }
+// The lab's other applications, and this one when it comes again, start from it.
+flushCompileCache()
 process.once('SIGTERM', () => setTimeout(() => process.exit(0), Number(process.env['LINGER_MS'] ?? 0)))

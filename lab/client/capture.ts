@@ -2,6 +2,7 @@
 import { spawn, type ChildProcessByStdio } from 'node:child_process'
 import type { Readable } from 'node:stream'
 import { CulvertError } from '../../lib/errors.ts'
+import { COMPILE_CACHE_DIR } from '../../lib/compile-cache.ts'
 import { toolEnv } from '../../lib/tool-path.ts'
 import { FILE_HEADER_BYTES } from '../capture/pcap.ts'
 
@@ -14,7 +15,10 @@ export class Capture {
 
   private constructor(argv: readonly string[], listening: () => void) {
     const [command = '', ...args] = argv
-    this.#child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env: toolEnv() })
+    this.#child = spawn(command, args, {
+      stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...toolEnv(), NODE_COMPILE_CACHE: COMPILE_CACHE_DIR },
+    })
     const closed = Promise.withResolvers<void>()
     this.#closed = closed.promise
     this.#child.once('error', err => {

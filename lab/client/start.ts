@@ -9,6 +9,7 @@ import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 import { CulvertError, type ErrorCode } from '../../lib/errors.ts'
+import { COMPILE_CACHE_DIR } from '../../lib/compile-cache.ts'
 import { toolEnv } from '../../lib/tool-path.ts'
 import { labPaths, labsDir, type LabPaths } from '../names.ts'
 import { readState, type LabState } from '../state.ts'
@@ -111,7 +112,7 @@ function spawnSupervisor(
     // A session of its own: Ctrl-C is for whoever started the lab, who then ends it in order.
     detached: true,
     stdio: [options.isTied ? 'pipe' : 'ignore', 'ignore', 'pipe', 'pipe'],
-    env: toolEnv(),
+    env: { ...toolEnv(), NODE_COMPILE_CACHE: COMPILE_CACHE_DIR },
     cwd: '/',
   })
   child.stdin?.on('error', () => undefined) // never written to: it only has to be open

@@ -13,7 +13,7 @@ import { logPath, nodePaths, type NodePaths } from '../names.ts'
 import { inNetnsArgv } from '../net/namespaces.ts'
 import { CONTROL_PLANE_IPS } from '../net/plan.ts'
 import type { NodePlan } from '../net/topology.ts'
-import { baseEnv, partRestartDelayMs, programArgv, type LabContext } from './context.ts'
+import { partRestartDelayMs, programArgv, programEnv, type LabContext } from './context.ts'
 import { KeptProcess } from './kept-process.ts'
 
 /** What an agent says of a pod; the rest of its report is for people. */
@@ -154,7 +154,7 @@ export class NodeAgent {
       name: `agent-${name}${number === 1 ? '' : ` (${number})`}`,
       argv: inNetnsArgv(netns, programArgv('agent/main.ts')),
       env: {
-        ...baseEnv(),
+        ...programEnv(),
         NODE_NAME: name,
         TRUST_DOMAIN: settings.trustDomain,
         CLUSTER_ID: 'Kubernetes',

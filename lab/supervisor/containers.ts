@@ -1,15 +1,13 @@
 /**
  * A pod's containers: plain processes in the pod's namespace, ended with the pod and started again when they
- * end, like a kubelet does. A container without a command, or of the image `culvert.dev/lab-app`, is the lab's
- * own application server.
+ * end, like a kubelet does. There are no images in a lab: a container without a command is the lab's own
+ * application server, whatever its image is called.
  */
 import type { KubeContainer } from '../../lib/kube/objects.ts'
 import type { LabPod } from '../cluster/cluster.ts'
 import { inNetnsArgv } from '../net/namespaces.ts'
-import { baseEnv, programArgv } from './context.ts'
+import { baseEnv, programArgv, programEnv } from './context.ts'
 import { KeptProcess } from './kept-process.ts'
-
-export const LAB_APP_IMAGE = 'culvert.dev/lab-app'
 
 /** A kubelet waits 10 s, then twice as long each time; a lab is looked at by someone. */
 function containerRestartDelayMs(restart: number): number {
@@ -20,15 +18,16 @@ export function containersOf(labPod: LabPod, logFile: string, changed: () => voi
   const { pod, netns } = labPod
   const { namespace = 'default', name } = pod.metadata
   return pod.spec.containers.map(container => {
-    const isApp = container.command === undefined && container.image === LAB_APP_IMAGE
-    const argv = isApp || container.command === undefined ? programArgv('lab/app/main.ts') : container.command
+    const { command = [], args = [] } = container
+    const isApp = command.length === 0
+    const argv = isApp ? programArgv('lab/app/main.ts') : command
     return new KeptProcess({
       name: `${namespace}/${name} ${container.name}`,
-      argv: inNetnsArgv(netns, [...argv, ...(container.args ?? [])]),
-      env: { ...baseEnv(), ...podEnv(labPod), ...envOf(container) },
+      argv: inNetnsArgv(netns, [...argv, ...args]),
+      env: { ...(isApp ? programEnv() : baseEnv()), ...podEnv(labPod), ...envOf(container) },
       logFile,
       restartDelayMs: containerRestartDelayMs,
-      tellsReady: container.command === undefined,
+      tellsReady: isApp,
       isGroup: true,
       changed,
     })

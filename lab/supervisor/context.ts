@@ -1,6 +1,7 @@
 /** What the parts of the supervisor share. */
 import { execPath } from 'node:process'
 import { fileURLToPath } from 'node:url'
+import { COMPILE_CACHE_DIR } from '../../lib/compile-cache.ts'
 import { toolPath } from '../../lib/tool-path.ts'
 import type { Cluster } from '../cluster/cluster.ts'
 import type { LabPaths } from '../names.ts'
@@ -36,6 +37,11 @@ export function programArgv(path: string): string[] {
 /** What every process of the lab gets; nothing of the environment of whoever started the lab. */
 export function baseEnv(): Record<string, string> {
   return { PATH: toolPath(), HOME: '/', LANG: process.env.LANG ?? 'C.UTF-8' }
+}
+
+/** For Culvert's own programs: they may start from the cache of compiled modules. */
+export function programEnv(): Record<string, string> {
+  return { ...baseEnv(), NODE_COMPILE_CACHE: COMPILE_CACHE_DIR }
 }
 
 /** Parts come back at once the first times, then at most four times a second, for ever. */

@@ -3,6 +3,7 @@
  * line. With `--tied` the lab ends when standard input does, so that nothing outlives who asked for it.
  */
 import { closeSync, writeSync } from 'node:fs'
+import { flushCompileCache } from 'node:module'
 import { parseArgs } from 'node:util'
 import { CulvertError, errorText } from '../../lib/errors.ts'
 import { labPaths } from '../names.ts'
@@ -73,6 +74,7 @@ try {
   const control = await serveControl(supervisor, interrupt)
   report({ ready: await statusOf(supervisor) })
   closeSync(REPORT_FD)
+  flushCompileCache()
   if (!ending.signal.aborted)
     await new Promise(resolve => ending.signal.addEventListener('abort', resolve, { once: true }))
   control.close()

@@ -6,7 +6,7 @@ import { logPath, netnsName, nodePaths } from '../names.ts'
 import { inNetnsArgv } from '../net/namespaces.ts'
 import { CONTROL_PLANE_IPS } from '../net/plan.ts'
 import { NodeAgent } from './agents.ts'
-import { baseEnv, partRestartDelayMs, programArgv, type LabContext } from './context.ts'
+import { partRestartDelayMs, programArgv, programEnv, type LabContext } from './context.ts'
 import { KeptProcess } from './kept-process.ts'
 import { TOKEN_AUDIENCE, TOKEN_ISSUER, TOKEN_RENEWAL_MS, TokenSigner } from './tokens.ts'
 
@@ -79,7 +79,7 @@ function caServerOf({ settings, paths, processesChanged }: LabContext): KeptProc
     name: 'ca-server',
     argv: inNetnsArgv(netnsName(settings.name, 'cp'), programArgv('ca-server/main.ts')),
     env: {
-      ...baseEnv(),
+      ...programEnv(),
       LISTEN_PORT: '15012',
       METRICS_PORT: '15014',
       DATA_DIR: paths.ca,
