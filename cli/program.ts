@@ -1,29 +1,32 @@
 /** The `culvert` command: finds the verb, runs it, and turns what was thrown into a message and an exit status. */
-import { CommanderError } from 'commander'
+import { CommanderError, type Command } from 'commander'
 import { VERSION } from '../lib/version.ts'
 import { agentCommand } from './agent/agent.ts'
 import { verb } from './command.ts'
 import { labCommand } from './lab/lab.ts'
 import { EXIT, fail, note } from './output.ts'
 
-const culvert = verb({
-  name: 'culvert',
-  summary: '',
-  description:
-    'Culvert gives every connection between enrolled Kubernetes pods mutual TLS, with no sidecar and no change to ' +
-    'the application, and proves what is covered.',
-  examples: [
-    ['culvert lab up', 'try it on this machine, no cluster needed'],
-    ['culvert lab --help', 'what can be done there'],
-  ],
-})
-  .enablePositionalOptions()
-  .version(VERSION, '--version', 'print the version')
-  .addCommand(labCommand())
-  .addCommand(agentCommand())
+function program(): Command {
+  return verb({
+    name: 'culvert',
+    summary: '',
+    description:
+      'Culvert gives every connection between enrolled Kubernetes pods mutual TLS, with no sidecar and no change to ' +
+      'the application, and proves what is covered.',
+    examples: [
+      ['culvert lab up', 'try it on this machine, no cluster needed'],
+      ['culvert lab --help', 'what can be done there'],
+    ],
+  })
+    .enablePositionalOptions()
+    .version(VERSION, '--version', 'print the version')
+    .addCommand(labCommand())
+    .addCommand(agentCommand())
+}
 
 /** Runs the verb that the words name; gives the exit status. What went wrong has been said. */
 export async function runCulvert(words: readonly string[]): Promise<number> {
+  const culvert = program()
   try {
     await culvert.parseAsync(words, { from: 'user' })
     return Number(process.exitCode ?? EXIT.ok)
@@ -31,13 +34,13 @@ export async function runCulvert(words: readonly string[]): Promise<number> {
     if (!(err instanceof CommanderError)) return fail(err)
     // Help that was asked for is no error; asked for nothing, it is. What commander had to say it has said.
     const isUsage = err.exitCode !== 0
-    if (isUsage && err.code !== 'commander.help') note(`hint: ${commandLine(words)} --help`)
+    if (isUsage && err.code !== 'commander.help') note(`hint: ${commandLine(culvert, words)} --help`)
     return isUsage ? EXIT.usage : EXIT.ok
   }
 }
 
 /** The command as far as its words are verbs. */
-function commandLine(given: readonly string[]): string {
+function commandLine(culvert: Command, given: readonly string[]): string {
   const words = ['culvert']
   let at = culvert
   for (const word of given) {
