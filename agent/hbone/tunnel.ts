@@ -45,8 +45,9 @@ export class Tunnel {
   /** Received before anyone listened, or in small pieces while the application is slow to take what it has. */
   readonly #gathered = new Gathered()
   #earlyEnd = false
-  /** Handed to the application and not yet consumed. */
+  /** Bytes handed to the application and not yet consumed, and the pieces they came in since there were none. */
   #untaken = 0
+  #untakenPieces = 0
   #pending: Buffer[] = []
   #pendingAt = 0
   #wantsEnd = false
@@ -156,6 +157,7 @@ export class Tunnel {
   /** The application has taken this many bytes: the peer may send as many more. */
   consumed(bytes: number): void {
     this.#untaken = Math.max(0, this.#untaken - bytes)
+    if (this.#untaken === 0) this.#untakenPieces = 0
     this.passedOver(bytes)
     if (!this.#gathered.isEmpty && this.#handlers) this.#deliverGathered()
   }
@@ -223,7 +225,7 @@ export class Tunnel {
 
   receiveData(piece: Buffer): void {
     if (this.#isClosed) return
-    const isSlow = this.#untaken > SLOW_FROM && piece.length < SMALL_PIECE
+    const isSlow = this.#untakenPieces >= SLOW_FROM && piece.length < SMALL_PIECE
     if (!this.#handlers || isSlow) {
       this.#gathered.push(piece) // `attach` or the next `consumed` hands it on
       return
@@ -234,6 +236,7 @@ export class Tunnel {
 
   #deliver(piece: Buffer): void {
     this.#untaken += piece.length
+    this.#untakenPieces++
     this.#handlers?.data(piece)
   }
 
@@ -294,6 +297,6 @@ export class Tunnel {
   }
 }
 
-/** Bytes that wait for the application from which on it counts as slow, and small pieces are joined. */
-const SLOW_FROM = 64 * 1024
+/** Pieces that wait for the application from which on it counts as slow, and small ones are joined. */
+const SLOW_FROM = 32
 const EMPTY = Buffer.alloc(0)

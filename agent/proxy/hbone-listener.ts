@@ -56,7 +56,10 @@ export class HboneListener {
       socket => {
         socket.on('error', ignore) // the session listens too; this one is there before it
         this.#handshakes.delete(below(socket)!)
-        if (this.#isClosed) return void socket.destroy() // the pod has left while hands were shaken
+        if (this.#isClosed) {
+          socket.destroy() // the pod has left while hands were shaken
+          return
+        }
         const session = acceptHbone(socket, context)
         if (session) onSession(session)
       },

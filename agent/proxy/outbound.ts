@@ -81,10 +81,11 @@ async function carry(app: Socket, connection: Connection, context: PodContext): 
   for (let tries = 0; tries < MAX_TRIES && endpoint; tries++) {
     tried.add(endpoint)
     connection.destination = { ...endpoint.peer, ip: endpoint.ip, port: endpoint.port }
-    const result =
-      endpoint.via.kind === 'hbone'
-        ? await viaTunnel(app, connection, context, endpoint, endpoint.via, decision.service, gone.signal)
-        : await inTheClear(app, connection, context, endpoint, endpoint.via.reason, gone.signal)
+    const hasOther = tries + 1 < MAX_TRIES && tried.size < decision.endpoints.length
+    const { service } = decision
+    const attempt = { app, connection, context, endpoint, service, hasOther, signal: gone.signal }
+    const { via } = endpoint
+    const result = via.kind === 'hbone' ? await viaTunnel(attempt, via) : await inTheClear(attempt, via)
     if (!result) return
     failure = result
     if (failure.next === 'give-up' || gone.signal.aborted) break
@@ -95,38 +96,44 @@ async function carry(app: Socket, connection: Connection, context: PodContext): 
   connection.close(failure)
 }
 
+/** One try to carry a connection, at one endpoint. */
+interface Attempt {
+  readonly app: Socket
+  readonly connection: Connection
+  readonly context: PodContext
+  readonly endpoint: Endpoint
+  readonly service: ServiceInfo | undefined
+  /** There is another endpoint to try: this one need not be waited for as long as can be. */
+  readonly hasOther: boolean
+  /** Aborts when the application has gone. */
+  readonly signal: AbortSignal
+}
+
+type Via<K extends Endpoint['via']['kind']> = Extract<Endpoint['via'], { kind: K }>
+
 /** Undefined when the connection was carried to its end. */
-async function viaTunnel(
-  app: Socket,
-  connection: Connection,
-  context: PodContext,
-  endpoint: Endpoint,
-  via: Extract<Endpoint['via'], { kind: 'hbone' }>,
-  service: ServiceInfo | undefined,
-  signal: AbortSignal,
-): Promise<Failure | undefined> {
+async function viaTunnel(attempt: Attempt, via: Via<'hbone'>): Promise<Failure | undefined> {
+  const { app, connection, context, endpoint, service, hasOther, signal } = attempt
   connection.hboneAddress = formatAddress(endpoint.ip, via.port)
-  const timeout = AbortSignal.timeout(context.options.responseTimeoutMs)
+  const { responseTimeoutMs, patienceMs } = context.options
+  const timeout = AbortSignal.timeout(responseTimeoutMs)
+  const patience = hasOther ? AbortSignal.timeout(patienceMs) : timeout
   const both = AbortSignal.any([signal, timeout])
+  let session: ClientSession | undefined
   let tunnel: Tunnel
   try {
-    const session = await context.pool.acquire(
+    session = await context.pool.acquire(
       poolKey(endpoint, via),
       () => openSession(context, endpoint, via),
-      both,
+      hasOther ? AbortSignal.any([signal, patience]) : both,
     )
     const opened = await openTunnel(session, endpoint, connection, service, both)
     const { status } = opened.response
     if (status !== 200) return refusal(status, opened.response.headers)
     tunnel = opened.tunnel
   } catch (err) {
-    if (timeout.aborted)
-      return {
-        reason: 'unreachable',
-        error: `no answer within ${context.options.responseTimeoutMs} ms`,
-        errorCode: 'ETIMEDOUT',
-        next: 'try-other',
-      }
+    if (!session && patience.aborted) return silence(hasOther ? patienceMs : responseTimeoutMs)
+    if (timeout.aborted) return silence(responseTimeoutMs)
     return failureOf(err)
   }
   connection.established('mtls')
@@ -136,11 +143,7 @@ async function viaTunnel(
   return undefined
 }
 
-function openSession(
-  context: PodContext,
-  endpoint: Endpoint,
-  via: Extract<Endpoint['via'], { kind: 'hbone' }>,
-): Promise<ClientSession> {
+function openSession(context: PodContext, endpoint: Endpoint, via: Via<'hbone'>): Promise<ClientSession> {
   const { options } = context
   const never = new AbortController().signal // a session serves whoever waits for it, not only who asked first
   const limit = AbortSignal.timeout(options.certificateWaitMs)
@@ -175,30 +178,36 @@ function openTunnel(
   )
 }
 
-async function inTheClear(
-  app: Socket,
-  connection: Connection,
-  context: PodContext,
-  endpoint: Endpoint,
-  reason: Extract<Endpoint['via'], { kind: 'tcp' }>['reason'],
-  signal: AbortSignal,
-): Promise<Failure | undefined> {
+async function inTheClear(attempt: Attempt, via: Via<'tcp'>): Promise<Failure | undefined> {
+  const { app, connection, context, endpoint, hasOther, signal } = attempt
   connection.hboneAddress = undefined
+  const { patienceMs } = context.options
+  const patience = hasOther ? AbortSignal.timeout(patienceMs) : undefined
   let peer: Socket
   try {
-    peer = await context.dial({ ip: endpoint.ip, port: endpoint.port }, signal)
+    const target = { ip: endpoint.ip, port: endpoint.port }
+    peer = await context.dial(target, patience ? AbortSignal.any([signal, patience]) : signal)
   } catch (err) {
-    return failureOf(err)
+    return patience?.aborted ? silence(patienceMs) : failureOf(err)
   }
   resetOnClose(peer)
-  connection.established(reason)
+  connection.established(via.reason)
   const relay = relaySockets(app, peer, countsOf(connection))
   connection.cut = why => relay.cut(why)
   connection.close(await relay.ended)
   return undefined
 }
 
-function poolKey(endpoint: Endpoint, via: Extract<Endpoint['via'], { kind: 'hbone' }>): string {
+function silence(ms: number): Failure {
+  return {
+    reason: 'unreachable',
+    error: `no answer within ${ms} ms`,
+    errorCode: 'ETIMEDOUT',
+    next: 'try-other',
+  }
+}
+
+function poolKey(endpoint: Endpoint, via: Via<'hbone'>): string {
   return `${endpoint.ip}|${via.port}|${via.identities.join()}`
 }
 

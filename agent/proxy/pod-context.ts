@@ -15,6 +15,8 @@ export interface ProxyOptions {
   readonly handshakeTimeoutMs: number
   /** From CONNECT to its answer, ms: longer than the peer's own connect timeout. */
   readonly responseTimeoutMs: number
+  /** An endpoint that is silent for so long is given up on when there is another, ms. */
+  readonly patienceMs: number
   /** A captured connection waits this long for its pod's first certificate, ms. */
   readonly certificateWaitMs: number
   readonly clusterId: string
@@ -24,6 +26,7 @@ export const DEFAULT_PROXY: Omit<ProxyOptions, 'session' | 'clusterId'> = {
   connectTimeoutMs: 10_000,
   handshakeTimeoutMs: 10_000,
   responseTimeoutMs: 15_000,
+  patienceMs: 3000, // a lost first packet or two, and an agent that is started again
   certificateWaitMs: 10_000,
 }
 

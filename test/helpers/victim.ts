@@ -6,6 +6,8 @@ import { fork, type ChildProcess } from 'node:child_process'
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from 'node:tls'
 import type { Test } from 'tap'
 import { DEFAULT_SESSION } from '../../agent/hbone/limits.ts'
@@ -48,6 +50,7 @@ export type FromVictim =
 /** The port of the application, an echo. */
 const APP_PORT = 8080
 const LONGEST_HELD_MS = 200
+const POLL_MS = 50
 
 export class Victim {
   readonly root: Authority
@@ -73,7 +76,7 @@ export class Victim {
     })
   }
 
-  /** `patienceMs`: how long an attacker may be silent in a handshake or a preface. Short, so that tests are. */
+  /** `patienceMs`: how long anyone may be silent in a connect, a handshake or a preface. Short, so that tests are. */
   static async start(t: Test, { patienceMs = 400 } = {}): Promise<Victim> {
     const root = await createRoot('mesh')
     const pods = makePods(t, ['client', 'server', 'stranger'])
@@ -94,6 +97,7 @@ export class Victim {
     })
     const options: ProxyOptions = {
       ...DEFAULT_PROXY,
+      connectTimeoutMs: patienceMs,
       handshakeTimeoutMs: patienceMs,
       session: { ...DEFAULT_SESSION, prefaceTimeoutMs: patienceMs },
       clusterId: 'Kubernetes',
@@ -136,12 +140,17 @@ export class Victim {
     return this.#next(message => (message.type === 'open' ? message.records : undefined))
   }
 
-  /** Measures until the descriptors are back at the number given; those of ended connections go a moment later. */
+  /**
+   * Measures when no connection is open any more and the descriptors are back at the number given, or do not come
+   * back: those of connections that have ended go a moment later.
+   */
   async settled(descriptors: number): Promise<Measured> {
-    for (let tries = 0; ; tries++) {
+    const deadline = performance.now() + 10_000
+    for (;;) {
       const measured = await this.measure()
-      if (measured.descriptors <= descriptors || tries > 200) return measured
-      await this.serves()
+      const isDone = measured.descriptors <= descriptors && (await this.open()).length === 0
+      if (isDone || performance.now() > deadline) return measured
+      await sleep(POLL_MS)
     }
   }
 
@@ -250,4 +259,10 @@ export function closed(socket: Socket): Promise<void> {
     if (socket.closed) resolve()
     else socket.once('close', () => resolve())
   })
+}
+
+/** Ends a connection with a RST, also one under TLS, which Node itself would only close. */
+export function abort(socket: Duplex): void {
+  const { _parent: below } = socket as { _parent?: Socket }
+  ;(below ?? (socket as Socket)).resetAndDestroy()
 }
