@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import t from 'tap'
 import { canonicalIp } from '../../lib/address.ts'
-import { connectFrom, failureFrom, serve } from '../helpers/pods.ts'
+import { connectFrom, failureFrom, inPod, serve } from '../helpers/pods.ts'
 import { readAll } from '../helpers/tcp.ts'
 import { meshPair } from '../helpers/mesh-pair.ts'
 
@@ -154,6 +154,28 @@ await t.test('the next endpoint is tried when the first cannot be reached', asyn
   const socket = await connectFrom(t, client, '10.99.0.1', 80)
   socket.end('hello')
   t.equal((await readAll(socket)).toString(), 'hello')
+})
+
+await t.test('one that answers nothing at all is not waited for while there is another', async t => {
+  const { client, server, old } = await meshPair(t)
+  inPod(old, 'iptables', ['-I', 'INPUT', '-p', 'tcp', '-j', 'DROP'])
+  await serve(t, server, 8080, socket => socket.pipe(socket))
+  const tunnel = { kind: 'hbone', port: 15008, identities: [server.identity] } as const
+  for (const via of [tunnel, { kind: 'tcp', reason: 'peer-not-enrolled' } as const]) {
+    const port = via.kind === 'hbone' ? 80 : 81
+    client.route = () => ({
+      kind: 'forward',
+      endpoints: [
+        { ip: old.ip, port: 8080, weight: 1_000_000, peer: {}, via },
+        { ip: server.ip, port: 8080, weight: 1, peer: {}, via: tunnel },
+      ],
+    })
+    const startedAt = performance.now()
+    const socket = await connectFrom(t, client, '10.99.0.1', port)
+    socket.end('hello')
+    t.equal((await readAll(socket)).toString(), 'hello')
+    t.ok(performance.now() - startedAt < 5000)
+  }
 })
 
 await t.test('calls to the agent’s own ports are refused, from inside and from outside', async t => {
