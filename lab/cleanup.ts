@@ -3,9 +3,10 @@
  * lab's namespaces (socket holders of agents, forgotten shells), the namespaces and the run directory. Only
  * what is the lab's by number and start time, or by namespace, is touched.
  */
-import { rmSync } from 'node:fs'
+import { rmdirSync, rmSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { CulvertError } from '../lib/errors.ts'
+import { CulvertError, errorCode } from '../lib/errors.ts'
 import { netnsPath, type LabPaths } from './names.ts'
 import { listNetns, removeNetns } from './net/namespaces.ts'
 import {
@@ -48,7 +49,17 @@ export async function cleanUp(lab: string, paths: LabPaths, state: LabState | un
   }
   await removeNetns(netns)
   rmSync(paths.run, { recursive: true, force: true })
+  removeIfEmpty(dirname(paths.run))
   return { processes: killed.size, namespaces: netns.length }
+}
+
+/** The directory of all labs goes with the last of them. */
+function removeIfEmpty(dir: string): void {
+  try {
+    rmdirSync(dir)
+  } catch (err) {
+    if (!['ENOTEMPTY', 'ENOENT', 'EEXIST'].includes(errorCode(err) ?? '')) throw err
+  }
 }
 
 /**

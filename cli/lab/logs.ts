@@ -1,5 +1,5 @@
 /** `culvert lab logs`: what agents, the ca-server, pods and the lab itself have said. */
-import { closeSync, openSync, readdirSync, readSync, statSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readdirSync, readSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Command } from 'commander'
@@ -83,11 +83,10 @@ class Tail {
   constructor(file: string, isNamed: boolean) {
     this.#fd = openSync(file, 'r')
     this.#prefix = isNamed ? `${styled('dim', `${basename(file, '.log')} |`)} ` : ''
-    this.#at = 0
-    if (statSync(file).isDirectory()) throw new CulvertError('LAB', `${file} is not a log`)
   }
 
   *read(): Generator<string | Buffer> {
+    if (fstatSync(this.#fd).size < this.#at) this.#at = 0 // it was emptied
     for (;;) {
       const length = readSync(this.#fd, this.#buffer, 0, CHUNK_BYTES, this.#at)
       if (length === 0) return

@@ -9,14 +9,11 @@ import { CulvertError } from '../../lib/errors.ts'
 import { keyOf } from '../../lib/kube/manifest.ts'
 import type { KubeNode, KubeObject, KubePod, KubeService, ObjectMeta } from '../../lib/kube/objects.ts'
 import { netnsName, netnsPath, podNetnsName } from '../names.ts'
-import { AddressPool, nodeIps, podCidrs } from '../net/plan.ts'
+import { AddressPool, nodeIps } from '../net/plan.ts'
 import { podLinkName, type NodePlan, type PodPlan } from '../net/topology.ts'
 import { endpointSlicesFor } from './endpoints.ts'
+import { AGENT_NAMESPACE, AGENT_SERVICE_ACCOUNT, agentPodObject, nodeObject, type AgentPod } from './nodes.ts'
 import { isForeign, LAB_NODE_ANNOTATION, placeOf, problemsOf, SYSTEM_NAMESPACES } from './lab-file.ts'
-
-/** Who the agents are, in the cluster's eyes and in their tokens. */
-export const AGENT_NAMESPACE = 'culvert-system'
-export const AGENT_SERVICE_ACCOUNT = 'culvert-agent'
 
 /** A pod with what the lab knows beyond the API. Host-network pods live in their node's namespace. */
 export interface LabPod {
@@ -28,12 +25,6 @@ export interface LabPod {
   readonly plan: PodPlan | undefined
   /** The namespace stands: the agent may be told. */
   readonly isBuilt: boolean
-}
-
-export interface AgentPod {
-  readonly name: string
-  readonly uid: string
-  readonly nodeUid: string
 }
 
 export interface PodChange {
@@ -87,7 +78,7 @@ export class Cluster {
     if (object.kind === 'Node') {
       const plan = this.nodes.find(node => node.name === metadata.name)
       if (!plan) throw new CulvertError('LAB', `node '${metadata.name}' cannot be added while the lab is up`)
-      this.#objects.set(key, asNode(plan, metadata))
+      this.#objects.set(key, nodeObject(plan, metadata))
     } else if (object.kind === 'Service') {
       const clusterIPs = this.#clusterIps(object, before?.kind === 'Service' ? before : undefined)
       this.#objects.set(key, { ...object, metadata, spec: { ...object.spec, clusterIPs } })
@@ -227,7 +218,10 @@ export class Cluster {
       const key = `${object.metadata.namespace}/${object.metadata.name}`
       return given.has(key) ? [] : endpointSlicesFor(object, pods, name => this.#sliceUid(`${key} ${name}`))
     })
-    return [...own, ...this.#agentPods(), ...pods, ...slices]
+    const agents = this.nodes
+      .filter(node => !this.isForeign(node.name))
+      .map(node => agentPodObject(node, this.agent(node.name)))
+    return [...own, ...agents, ...pods, ...slices]
   }
 
   /** The pods of a node that its agent is to know: those with a namespace of their own that stands. */
@@ -291,54 +285,8 @@ export class Cluster {
     this.#sliceUids.set(key, uid)
     return uid
   }
-
-  /** The agents as the pods that they are in a cluster: on the host's network. */
-  #agentPods(): KubePod[] {
-    return this.nodes
-      .filter(node => !this.isForeign(node.name))
-      .map(node => ({
-        kind: 'Pod',
-        metadata: {
-          name: this.agent(node.name).name,
-          namespace: AGENT_NAMESPACE,
-          uid: this.agent(node.name).uid,
-          ownerReferences: [{ kind: 'DaemonSet', name: 'culvert-agent', controller: true }],
-        },
-        spec: {
-          nodeName: node.name,
-          serviceAccountName: AGENT_SERVICE_ACCOUNT,
-          hostNetwork: true,
-          containers: [{ name: 'agent' }],
-          probePorts: [],
-        },
-        status: {
-          phase: 'Running',
-          podIPs: nodeIps(node.index),
-          hostIP: nodeIps(node.index)[0],
-          ready: true,
-        },
-      }))
-  }
 }
 
 function withUid<T extends ObjectMeta>(metadata: T, before?: string): T {
   return { ...metadata, uid: before ?? (metadata.uid || randomUUID()) }
-}
-
-function asNode(plan: NodePlan, metadata: ObjectMeta): KubeNode {
-  const ips = nodeIps(plan.index)
-  return {
-    kind: 'Node',
-    metadata: {
-      ...metadata,
-      labels: { 'kubernetes.io/hostname': plan.name, 'kubernetes.io/os': 'linux', ...metadata.labels },
-    },
-    spec: { podCIDRs: podCidrs(plan.index) },
-    status: {
-      addresses: [
-        ...ips.map(address => ({ type: 'InternalIP', address })),
-        { type: 'Hostname', address: plan.name },
-      ],
-    },
-  }
 }

@@ -1,6 +1,6 @@
 /** The control plane and the data plane of the lab: the ca-server and each node's agent, and their tokens. */
 import { errorText } from '../../lib/errors.ts'
-import { AGENT_NAMESPACE, AGENT_SERVICE_ACCOUNT } from '../cluster/cluster.ts'
+import { AGENT_NAMESPACE, AGENT_SERVICE_ACCOUNT } from '../cluster/nodes.ts'
 import { replaceFile } from '../files.ts'
 import { logPath, netnsName, nodePaths } from '../names.ts'
 import { inNetnsArgv } from '../net/namespaces.ts'

@@ -14,6 +14,7 @@ import { logPath, nodePaths, type LabPaths } from '../names.ts'
 import { alreadyUp, isUp, readState, takeLab, writeState, type LabState } from '../state.ts'
 import type { LabContext, LabSettings } from './context.ts'
 import { watchFile } from './file-watch.ts'
+import { limitLogs } from './log-limit.ts'
 import { buildNetwork } from './network.ts'
 import { Parts } from './parts.ts'
 import { PodRunner } from './pods.ts'
@@ -164,6 +165,9 @@ export class Supervisor {
     await Promise.all([...this.#parts.agents.values()].map(agent => agent.answers(ANSWER_TIMEOUT_MS)))
     progress('pods')
     await Promise.all(pods.map(pod => this.#pods.run(pod)))
+    limitLogs(this.options.paths.logs, this.#watching.signal, name =>
+      this.warn(`${name} grew too long and was emptied`),
+    )
     watchFile(file, this.#watching.signal, () => this.#follow())
   }
 

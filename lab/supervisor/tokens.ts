@@ -4,7 +4,7 @@
  */
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import type { CryptoKey } from 'jose'
-import { AGENT_NAMESPACE, AGENT_SERVICE_ACCOUNT } from '../cluster/cluster.ts'
+import { AGENT_NAMESPACE, AGENT_SERVICE_ACCOUNT } from '../cluster/nodes.ts'
 
 export const TOKEN_ISSUER = 'https://culvert.lab'
 export const TOKEN_AUDIENCE = 'culvert-ca'
