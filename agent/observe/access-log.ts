@@ -96,12 +96,14 @@ export class AccessLog {
 function common(record: ConnectionRecord) {
   const { source, destination, service, hboneAddress } = record
   const isMutual = record.reason === 'mtls'
+  const cameByTunnel = record.direction === 'inbound' && hboneAddress !== undefined
   const target = formatAddress(destination.ip, destination.port)
   return {
     'src.addr': formatAddress(source.ip, source.port),
     'src.workload': source.workload,
     'src.namespace': source.namespace,
-    'src.identity': isMutual ? source.identity : undefined,
+    // Who came through a tunnel has proved it, also when it was refused what it asked for.
+    'src.identity': isMutual || cameByTunnel ? source.identity : undefined,
     // In a tunnel the packets go to the tunnel's end, and the application's address is what the tunnel was asked for.
     'dst.addr': hboneAddress ?? target,
     'dst.hbone_addr': hboneAddress === undefined ? undefined : target,

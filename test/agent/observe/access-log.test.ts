@@ -83,6 +83,20 @@ await t.test('a failure is an error with its text and its name; identities show 
   t.notOk('src.identity' in fields || 'dst.identity' in fields || 'dst.hbone_addr' in fields)
 })
 
+await t.test(
+  'who came through a tunnel is named by the identity that was proved, also when it was refused',
+  async t => {
+    const { log, lines } = fileLog(t)
+    const refused = connectionRecord({ reason: 'policy', direction: 'inbound', error: 'no rule allows it' })
+    log.closed(refused)
+    log.closed({ ...refused, hboneAddress: undefined })
+    const [tunnelled, plain] = (await lines()).map(line => JSON.parse(line) as Record<string, unknown>)
+    t.equal(tunnelled!['src.identity'], 'spiffe://cluster.local/ns/shop/sa/client')
+    t.notOk('dst.identity' in tunnelled!)
+    t.notOk('src.identity' in plain!)
+  },
+)
+
 await t.test('openings are logged at debug alone, and the level can be changed', async t => {
   const { log, lines } = fileLog(t)
   log.opened(connectionRecord())
