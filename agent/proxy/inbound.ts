@@ -147,10 +147,11 @@ async function answer(
   resetOnClose(app)
   request.respond(200)
   connection.established('mtls')
-  const relay = relayTunnel(app, request.tunnel, {
-    fromApp: bytes => (connection.fromDestination += bytes),
-    toApp: bytes => (connection.toDestination += bytes),
-  })
+  const counts = {
+    fromApp: (bytes: number) => (connection.fromDestination += bytes),
+    toApp: (bytes: number) => (connection.toDestination += bytes),
+  }
+  const relay = relayTunnel(app, request.tunnel, counts, context.options.halfClosedMs)
   connection.cut = why => relay.cut(why)
   connection.close(await relay.ended)
 }

@@ -137,7 +137,7 @@ async function viaTunnel(attempt: Attempt, via: Via<'hbone'>): Promise<Failure |
     return failureOf(err)
   }
   connection.established('mtls')
-  const relay = relayTunnel(app, tunnel, countsOf(connection))
+  const relay = relayTunnel(app, tunnel, countsOf(connection), context.options.halfClosedMs)
   connection.cut = why => relay.cut(why)
   connection.close(await relay.ended)
   return undefined
@@ -192,7 +192,7 @@ async function inTheClear(attempt: Attempt, via: Via<'tcp'>): Promise<Failure | 
   }
   resetOnClose(peer)
   connection.established(via.reason)
-  const relay = relaySockets(app, peer, countsOf(connection))
+  const relay = relaySockets(app, peer, countsOf(connection), context.options.halfClosedMs)
   connection.cut = why => relay.cut(why)
   connection.close(await relay.ended)
   return undefined

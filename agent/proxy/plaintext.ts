@@ -72,10 +72,11 @@ async function carry(client: Socket, connection: Connection, context: PodContext
   }
   resetOnClose(app)
   connection.established(decision.reason)
-  const relay = relaySockets(client, app, {
-    fromApp: bytes => (connection.toDestination += bytes),
-    toApp: bytes => (connection.fromDestination += bytes),
-  })
+  const counts = {
+    fromApp: (bytes: number) => (connection.toDestination += bytes),
+    toApp: (bytes: number) => (connection.fromDestination += bytes),
+  }
+  const relay = relaySockets(client, app, counts, context.options.halfClosedMs)
   connection.cut = why => relay.cut(why)
   connection.close(await relay.ended)
 }

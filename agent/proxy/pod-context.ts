@@ -17,6 +17,8 @@ export interface ProxyOptions {
   readonly responseTimeoutMs: number
   /** An endpoint that is silent for so long is given up on when there is another, ms. */
   readonly patienceMs: number
+  /** How long one direction may be silent once the other has ended, ms. */
+  readonly halfClosedMs: number
   /** A captured connection waits this long for its pod's first certificate, ms. */
   readonly certificateWaitMs: number
   readonly clusterId: string
@@ -26,6 +28,8 @@ export const DEFAULT_PROXY: Omit<ProxyOptions, 'session' | 'clusterId'> = {
   connectTimeoutMs: 10_000,
   handshakeTimeoutMs: 10_000,
   responseTimeoutMs: 15_000,
+  // What kube-proxy grants connections in CLOSE_WAIT (--conntrack-tcp-timeout-close-wait).
+  halfClosedMs: 3_600_000,
   patienceMs: 3000, // a lost first packet or two, and an agent that is started again
   certificateWaitMs: 10_000,
 }

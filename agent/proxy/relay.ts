@@ -3,6 +3,8 @@
  * and `for await` end both halves of a socket when one ends. Rules:
  * - FIN ↔ END_STREAM, each direction by itself; RST ↔ RST_STREAM(CONNECT_ERROR), both at once.
  * - bytes are credited to the sender only when the receiver's kernel has taken them.
+ * - once one direction has ended, a silence of `halfClosedMs` in the other resets both: an application that forgets
+ *   to close must not hold two descriptors and a stream for ever.
  * - the promise never rejects: how it ended is its value.
  */
 import type { Socket } from 'node:net'
@@ -30,25 +32,32 @@ export interface Relay {
 }
 
 /** Between the application and a tunnel. The socket must be paused, or not have been read from. */
-export function relayTunnel(app: Socket, tunnel: Tunnel, counts: RelayCounts): Relay {
+export function relayTunnel(app: Socket, tunnel: Tunnel, counts: RelayCounts, halfClosedMs: number): Relay {
   let failure: RelayEnd | undefined
   let finish: (end: RelayEnd) => void = () => undefined
   const ended = new Promise<RelayEnd>(resolve => (finish = resolve))
   let isAppClosed = false
   const settle = () => {
-    if (isAppClosed && tunnel.isClosed) finish(failure ?? {})
+    if (!isAppClosed || !tunnel.isClosed) return
+    silence.end()
+    finish(failure ?? {})
   }
   const fail = (error: string, code: string | undefined, h2Code: number) => {
     failure ??= code === undefined ? { error } : { error, errorCode: code }
     tunnel.reset(h2Code)
     reset(app)
   }
+  const silence = new Silence(halfClosedMs, why => fail(why, 'ETIMEDOUT', CODE.cancel))
 
   app.on('data', (chunk: Buffer) => {
     counts.fromApp(chunk.length)
+    silence.broken()
     if (!tunnel.write(chunk)) app.pause()
   })
-  app.on('end', () => tunnel.end())
+  app.on('end', () => {
+    silence.begin()
+    tunnel.end()
+  })
   app.on('error', err => fail(`application: ${errorText(err)}`, errorCode(err), CODE.connectError))
   app.on('close', () => {
     isAppClosed = true
@@ -65,10 +74,19 @@ export function relayTunnel(app: Socket, tunnel: Tunnel, counts: RelayCounts): R
         return
       }
       counts.toApp(chunk.length)
-      app.write(chunk, () => tunnel.consumed(chunk.length))
+      app.write(chunk, () => {
+        silence.broken()
+        tunnel.consumed(chunk.length)
+      })
     },
-    end: () => endInOrder(app),
-    drain: () => app.resume(),
+    end: () => {
+      silence.begin()
+      endInOrder(app)
+    },
+    drain: () => {
+      silence.broken()
+      app.resume()
+    },
     reset: (error: StreamResetError) => {
       if (error.byPeer) failure ??= { error: error.message, errorCode: codeName(error.h2Code) }
       reset(app)
@@ -83,7 +101,7 @@ export function relayTunnel(app: Socket, tunnel: Tunnel, counts: RelayCounts): R
 }
 
 /** Between two sockets, for traffic that stays as it is. Both must be paused, or not have been read from. */
-export function relaySockets(app: Socket, peer: Socket, counts: RelayCounts): Relay {
+export function relaySockets(app: Socket, peer: Socket, counts: RelayCounts, halfClosedMs: number): Relay {
   let failure: RelayEnd | undefined
   let finish: (end: RelayEnd) => void = () => undefined
   const ended = new Promise<RelayEnd>(resolve => (finish = resolve))
@@ -93,18 +111,28 @@ export function relaySockets(app: Socket, peer: Socket, counts: RelayCounts): Re
     reset(app)
     reset(peer)
   }
+  const silence = new Silence(halfClosedMs, why => fail(why, 'ETIMEDOUT'))
   const carry = (from: Socket, to: Socket, name: string, count: (bytes: number) => void) => {
     from.on('data', (chunk: Buffer) => {
       count(chunk.length)
+      silence.broken()
       if (!to.write(chunk)) from.pause()
     })
-    to.on('drain', () => from.resume())
-    from.on('end', () => endInOrder(to))
+    to.on('drain', () => {
+      silence.broken()
+      from.resume()
+    })
+    from.on('end', () => {
+      silence.begin()
+      endInOrder(to)
+    })
     from.on('error', err => fail(`${name}: ${errorText(err)}`, errorCode(err)))
     from.on('close', hadError => {
       if (!hadError && !(from.readableEnded && from.writableFinished))
         fail(`${name} socket closed`, undefined)
-      if (--open === 0) finish(failure ?? {})
+      if (--open > 0) return
+      silence.end()
+      finish(failure ?? {})
     })
   }
   carry(app, peer, 'application', bytes => counts.fromApp(bytes))
@@ -117,4 +145,30 @@ export function relaySockets(app: Socket, peer: Socket, counts: RelayCounts): Re
     peer.resume()
   }
   return { ended, cut: why => fail(why, 'CUT') }
+}
+
+/** Watches a connection from the end of its first direction on. */
+class Silence {
+  readonly #longestMs: number
+  readonly #onTooLong: (why: string) => void
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(longestMs: number, onTooLong: (why: string) => void) {
+    this.#longestMs = longestMs
+    this.#onTooLong = onTooLong
+  }
+
+  begin(): void {
+    const tooLong = () => this.#onTooLong(`half-closed, and silent for ${this.#longestMs} ms`)
+    this.#timer ??= setTimeout(tooLong, this.#longestMs).unref()
+  }
+
+  /** Bytes have passed. */
+  broken(): void {
+    this.#timer?.refresh()
+  }
+
+  end(): void {
+    clearTimeout(this.#timer)
+  }
 }
