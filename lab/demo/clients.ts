@@ -14,37 +14,46 @@ export interface Client<R> {
   stop(): Promise<R>
 }
 
-/** New connections to `url` from a pod, `rate` a second. */
-export async function startLoad(
+/** New connections to `url` from a pod, `rate` a second. Resolves once it is under way. */
+export function startLoad(
   lab: Lab,
   pod: string,
   url: string,
   rate: number,
   seconds: number,
 ): Promise<Client<LoadResult>> {
-  const args = [url, String(rate), String(seconds)]
-  return clientOf(await lab.spawn(pod, [...programArgv('lab/demo/load.ts'), ...args], PIPED))
+  return startClient(lab, pod, ['lab/demo/load.ts', url, String(rate), String(seconds)], 'started')
 }
 
 /** One connection from a pod, kept busy. Resolves once it stands. */
-export async function holdConnection(
+export function holdConnection(
   lab: Lab,
   pod: string,
   host: string,
   port: number,
 ): Promise<Client<HoldResult>> {
-  const child = await lab.spawn(pod, [...programArgv('lab/demo/hold.ts'), host, String(port)], PIPED)
-  const connected = Promise.withResolvers<void>()
-  const client = clientOf<HoldResult>(child, line => {
-    if (line === 'connected') connected.resolve()
+  return startClient(lab, pod, ['lab/demo/hold.ts', host, String(port)], 'connected')
+}
+
+/** Starts a client program; resolves when it has said that it is under way. */
+async function startClient<R>(
+  lab: Lab,
+  pod: string,
+  [program = '', ...args]: string[],
+  word: string,
+): Promise<Client<R>> {
+  const child = await lab.spawn(pod, [...programArgv(program), ...args], PIPED)
+  const underWay = Promise.withResolvers<void>()
+  const client = clientOf<R>(child, line => {
+    if (line === word) underWay.resolve()
   })
-  await Promise.race([connected.promise, client.result])
+  await Promise.race([underWay.promise, client.result])
   return client
 }
 
 const PIPED: SpawnOptions = { stdio: ['ignore', 'pipe', 'inherit'] }
 
-function clientOf<R>(child: ChildProcess, onLine: (line: string) => void = () => undefined): Client<R> {
+function clientOf<R>(child: ChildProcess, onLine: (line: string) => void): Client<R> {
   let last = ''
   child.on('error', () => undefined) // 'close' comes too, and says that there is no result
   createInterface({ input: child.stdout! }).on('line', line => {

@@ -68,3 +68,4 @@ function finishWhenIdle(): void {
 const ticker = setInterval(once, 1000 / Number(rate))
 setTimeout(stop, Number(seconds) * 1000)
 process.on('SIGTERM', stop)
+process.stdout.write('started\n')
