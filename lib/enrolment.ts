@@ -4,6 +4,7 @@
  */
 import { Cidr } from './address.ts'
 import { errorText } from './errors.ts'
+import { printable } from './printable.ts'
 
 export const ANNOTATION = {
   mesh: 'culvert.dev/mesh',
@@ -54,19 +55,29 @@ export const NOT_ENROLLED: Enrolment = {
   problems: [],
 }
 
+/**
+ * A value may have 256 KiB, and what is said of it goes to every agent of the cluster; and whoever may annotate a pod
+ * is not whoever reads of it.
+ */
+const LONGEST_PROBLEM = 200
+const MOST_PROBLEMS = 10
+
 /** Reads the `culvert.dev/` annotations of one namespace or pod; other annotations are not looked at. */
 export function parseEnrolment(annotations: Readonly<Record<string, string>> | undefined): EnrolmentWishes {
   const wishes: EnrolmentWishes = { problems: [] }
+  const problem = (text: string) => {
+    if (wishes.problems.length < MOST_PROBLEMS) wishes.problems.push(printable(text, LONGEST_PROBLEM))
+  }
   for (const [name, value] of Object.entries(annotations ?? {})) {
     if (!name.startsWith('culvert.dev/')) continue
     if (!KNOWN.has(name)) {
-      wishes.problems.push(`${name}: no such annotation`)
+      problem(`${name}: no such annotation`)
       continue
     }
     try {
       read(name, value.trim(), wishes)
     } catch (err) {
-      wishes.problems.push(`${name}: ${errorText(err)}`)
+      problem(`${name}: ${errorText(err)}`)
     }
   }
   return wishes

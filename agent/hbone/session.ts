@@ -6,6 +6,7 @@
  */
 import type { Duplex } from 'node:stream'
 import { errorText } from '../../lib/errors.ts'
+import { printable } from '../../lib/printable.ts'
 import { ControlBudget } from './budget.ts'
 import { FrameReader, type FrameSink } from './frame-reader.ts'
 import { FrameWriter } from './frame-writer.ts'
@@ -15,7 +16,6 @@ import { MAX_UNREAD_ANSWERS, SMALL_WINDOW_UPDATE, type SessionOptions } from './
 import { CODE, DEFAULT_WINDOW, MAX_WINDOW, SessionError, StreamResetError, codeName } from './protocol.ts'
 import { Liveness } from './liveness.ts'
 import { PeerSettings } from './peer-settings.ts'
-import { printable } from './printable.ts'
 import { Tunnel, type TunnelCarrier } from './tunnel.ts'
 
 export type Headers = readonly (readonly [name: string, value: string])[]

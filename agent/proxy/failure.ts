@@ -1,7 +1,7 @@
 /** Why a connection could not be made: its word in the vocabulary, and whether trying again can help. */
 import { errorCode, errorText } from '../../lib/errors.ts'
+import { printable } from '../../lib/printable.ts'
 import type { RefusedReason } from '../../lib/reasons.ts'
-import { printable } from '../hbone/printable.ts'
 import { StreamResetError } from '../hbone/protocol.ts'
 
 export interface Failure {

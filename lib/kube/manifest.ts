@@ -4,6 +4,7 @@
  */
 import { parseAllDocuments, stringify } from 'yaml'
 import { CulvertError, errorText } from '../errors.ts'
+import { printable } from '../printable.ts'
 import { Fields } from './fields.ts'
 import { API_VERSIONS, isKubeKind, readObject } from './read.ts'
 import { writeObject } from './write.ts'
@@ -11,6 +12,8 @@ import type { KubeKind, KubeObject } from './objects.ts'
 
 // An operator can act on a few at once; the rest is usually the same mistake again.
 const MAX_PROBLEMS = 20
+/** A file may be anything, and its words end up on a terminal. */
+const LONGEST_PROBLEM = 400
 
 /**
  * The objects of a file in its order, lists flattened, empty documents left out. `fileName` is for messages.
@@ -126,7 +129,9 @@ function titleOf(value: unknown, listKind: KubeKind | undefined): string {
 }
 
 function report(problems: readonly string[], fileName: string): string {
-  const shown = problems.slice(0, MAX_PROBLEMS).map(problem => `${fileName}: ${problem}`)
+  const shown = problems
+    .slice(0, MAX_PROBLEMS)
+    .map(problem => `${fileName}: ${printable(problem, LONGEST_PROBLEM)}`)
   if (problems.length > shown.length) shown.push(`${fileName}: and ${problems.length - shown.length} more`)
   return shown.join('\n')
 }

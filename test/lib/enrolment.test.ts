@@ -138,3 +138,17 @@ await t.test('any annotations give wishes and problems, without an error', async
     }),
   )
 })
+
+await t.test('what is said of annotations is bounded and fit for a terminal, whatever they are', async () => {
+  const name = fc.oneof(
+    fc.constantFrom(...Object.values(ANNOTATION)),
+    fc.string({ unit: 'binary', maxLength: 400 }).map(text => `culvert.dev/${text}`),
+  )
+  const value = fc.string({ unit: 'binary', maxLength: 400 })
+  fc.assert(
+    fc.property(fc.dictionary(name, value, { maxKeys: 30 }), annotations => {
+      const { problems } = parseEnrolment(annotations)
+      return problems.length <= 10 && problems.every(text => text.length <= 201 && !/\p{C}/u.test(text))
+    }),
+  )
+})

@@ -1,0 +1,53 @@
+import { appendFileSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import t, { type Test } from 'tap'
+import { watchFile } from '../../../lab/supervisor/file-watch.ts'
+
+function watched(t: Test) {
+  const path = join(t.testdir({ 'lab.yaml': 'one' }), 'lab.yaml')
+  const stop = new AbortController()
+  t.teardown(() => stop.abort())
+  const seen: string[] = []
+  let wake = () => undefined as void
+  watchFile(path, stop.signal, () => {
+    seen.push(readFileSync(path, 'utf8'))
+    wake()
+  })
+  const next = () => new Promise<void>(resolve => (wake = resolve))
+  return { path, seen, next }
+}
+
+await t.test('a file that is replaced is heard of', async t => {
+  const { path, seen, next } = watched(t)
+  const heard = next()
+  writeFileSync(`${path}.new`, 'two')
+  renameSync(`${path}.new`, path)
+  await heard
+  t.strictSame(seen, ['two'])
+})
+
+await t.test('a file that is written in place is heard of when it is whole', async t => {
+  const { path, seen, next } = watched(t)
+  const heard = next()
+  truncateSync(path)
+  for (const piece of ['t', 'w', 'o']) {
+    await sleep(20) // a slow editor
+    appendFileSync(path, piece)
+  }
+  await heard
+  t.strictSame(seen, ['two'])
+})
+
+await t.test('a file that is emptied or gone is waited for', async t => {
+  const { path, seen, next } = watched(t)
+  const heard = next()
+  truncateSync(path)
+  await sleep(300) // longer than any change takes to settle
+  rmSync(path)
+  await sleep(300)
+  t.strictSame(seen, [])
+  writeFileSync(path, 'back')
+  await heard
+  t.strictSame(seen, ['back'])
+})
