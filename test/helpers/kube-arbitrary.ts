@@ -41,7 +41,7 @@ function meta(isNamespaced: boolean): fc.Arbitrary<ObjectMeta> {
       ...(isNamespaced ? { namespace: name } : {}),
     },
     isNamespaced ? ['name', 'uid', 'namespace' as 'name'] : ['name', 'uid'],
-  ) as fc.Arbitrary<ObjectMeta>
+  )
 }
 
 const probePorts: fc.Arbitrary<ProbePort[]> = fc.uniqueArray(
