@@ -1,6 +1,7 @@
 /** Two ends of one loopback connection, torn down with the test. */
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import type { Test } from 'tap'
 
 export async function socketPair(t: Test): Promise<[near: Socket, far: Socket]> {
@@ -28,4 +29,10 @@ export async function readAll(from: Socket): Promise<Buffer> {
   from.on('data', (chunk: Buffer) => chunks.push(chunk))
   await once(from, 'end')
   return Buffer.concat(chunks)
+}
+
+/** Ends a connection with a RST, also one under TLS, which Node itself would only close. */
+export function abort(socket: Duplex): void {
+  const { _parent: below } = socket as { _parent?: Socket }
+  ;(below ?? (socket as Socket)).resetAndDestroy()
 }

@@ -6,7 +6,6 @@ import { fork, type ChildProcess } from 'node:child_process'
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
-import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect as connectTls, type ConnectionOptions, type TLSSocket } from 'node:tls'
 import type { Test } from 'tap'
@@ -259,10 +258,4 @@ export function closed(socket: Socket): Promise<void> {
     if (socket.closed) resolve()
     else socket.once('close', () => resolve())
   })
-}
-
-/** Ends a connection with a RST, also one under TLS, which Node itself would only close. */
-export function abort(socket: Duplex): void {
-  const { _parent: below } = socket as { _parent?: Socket }
-  ;(below ?? (socket as Socket)).resetAndDestroy()
 }

@@ -5,7 +5,8 @@ import { FLAG, FRAME, SETTING } from '../../agent/hbone/protocol.ts'
 import { HpackEncoder } from '../../agent/hbone/hpack/encoder.ts'
 import { inPod, serve } from '../helpers/pods.ts'
 import { RawPeer, data, frame, repeat, rst, windowUpdate } from '../helpers/raw-peer.ts'
-import { abort, certificateOf, identityOf, Victim } from '../helpers/victim.ts'
+import { abort } from '../helpers/tcp.ts'
+import { certificateOf, identityOf, Victim } from '../helpers/victim.ts'
 
 const MIB = 1024 * 1024
 const APP_PORT = 8080
