@@ -33,6 +33,7 @@ import { Pods } from './pods/pods.ts'
 import { StaticPodSource } from './pods/static.ts'
 import { UncapturedCounters } from './pods/uncaptured.ts'
 import { DEFAULT_PROXY } from './proxy/pod-context.ts'
+import { descriptorLimit } from './sys/fd.ts'
 import type { ConnectionRecord } from './worker/messages.ts'
 import { DataPlaneThreads } from './worker/threads.ts'
 
@@ -238,6 +239,11 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
   const threadsStarting = threads.start(config.threads, {
     ...DEFAULT_PROXY,
     clusterId: config.clusterId,
+    // Plaintext that is passed on holds two descriptors; one pod may have half of all there are.
+    maxConnections: Math.min(
+      DEFAULT_PROXY.maxConnections,
+      Math.floor(descriptorLimit() / 4 / config.threads),
+    ),
     session: {
       ...DEFAULT_SESSION,
       streamWindow: config.streamWindow,

@@ -55,3 +55,5 @@ export const SMALL_WINDOW_UPDATE = 1024
  */
 export const CONTROL_RATE_PER_SECOND = 5_000
 export const CONTROL_BURST = 50_000
+/** How long the last bytes of a session may take to leave, ms. */
+export const LINGER_MS = 500

@@ -12,7 +12,7 @@ import { FrameReader, type FrameSink } from './frame-reader.ts'
 import { FrameWriter } from './frame-writer.ts'
 import { HeaderReader, type DecodedHeaders } from './header-reader.ts'
 import { HpackEncoder } from './hpack/encoder.ts'
-import { MAX_UNREAD_ANSWERS, SMALL_WINDOW_UPDATE, type SessionOptions } from './limits.ts'
+import { LINGER_MS, MAX_UNREAD_ANSWERS, SMALL_WINDOW_UPDATE, type SessionOptions } from './limits.ts'
 import { CODE, DEFAULT_WINDOW, MAX_WINDOW, SessionError, StreamResetError, codeName } from './protocol.ts'
 import { Liveness } from './liveness.ts'
 import { PeerSettings } from './peer-settings.ts'
@@ -396,6 +396,3 @@ export abstract class Session implements FrameSink, TunnelCarrier {
     if (!this.peer.hasCome) throw new SessionError(CODE.protocolError, 'the first frame was not SETTINGS')
   }
 }
-
-/** How long the last bytes of a session may take to leave. */
-const LINGER_MS = 500

@@ -93,6 +93,7 @@ export class Connection implements ByteCounts {
 export class ConnectionBook {
   readonly events: ConnectionEvents
   readonly #open = new Map<number, Connection>()
+  readonly #perPod = new Map<string, number>()
   readonly #waiters = new Set<{ podUid: string | undefined; done: () => void }>()
 
   constructor(events: ConnectionEvents) {
@@ -106,7 +107,12 @@ export class ConnectionBook {
   open(start: ConnectionStart): Connection {
     const connection = new Connection(start, this)
     this.#open.set(connection.id, connection)
+    this.#perPod.set(start.podUid, this.countOf(start.podUid) + 1)
     return connection
+  }
+
+  countOf(podUid: string): number {
+    return this.#perPod.get(podUid) ?? 0
   }
 
   of(podUid?: string): Connection[] {
@@ -116,6 +122,9 @@ export class ConnectionBook {
 
   closed(connection: Connection, record: ConnectionRecord): void {
     this.#open.delete(connection.id)
+    const left = this.countOf(connection.podUid) - 1
+    if (left > 0) this.#perPod.set(connection.podUid, left)
+    else this.#perPod.delete(connection.podUid)
     this.events.closed(record)
     for (const waiter of this.#waiters) if (this.#isEmpty(waiter.podUid)) waiter.done()
   }
@@ -143,8 +152,6 @@ export class ConnectionBook {
   }
 
   #isEmpty(podUid: string | undefined): boolean {
-    if (podUid === undefined) return this.#open.size === 0
-    for (const connection of this.#open.values()) if (connection.podUid === podUid) return false
-    return true
+    return (podUid === undefined ? this.#open.size : this.countOf(podUid)) === 0
   }
 }

@@ -22,7 +22,7 @@ export function refusal(status: number, headers: ReadonlyMap<string, string>): F
   const detail = headers.get('culvert-error')
   const said = `peer answered ${status}${detail ? ` (${printable(detail)})` : ''}`
   if (status === 401) return { reason: 'policy', error: said, errorCode: 'HTTP_401', next: 'give-up' }
-  const code = detail && /^E[A-Z]{2,20}$/.test(detail) ? detail : `HTTP_${status}`
+  const code = detail && /^(E[A-Z]{2,20}|TOO_MANY_CONNECTIONS)$/.test(detail) ? detail : `HTTP_${status}`
   return {
     reason: 'unreachable',
     error: said,

@@ -15,7 +15,7 @@ import { reset, resetOnClose } from './app-socket.ts'
 import type { Connection } from './connection.ts'
 import { endsOf } from './ends.ts'
 import { parseForwarded } from './forwarded.ts'
-import type { PodContext } from './pod-context.ts'
+import { TOO_MANY, type PodContext } from './pod-context.ts'
 import { relayTunnel } from './relay.ts'
 
 /** Takes an authenticated TLS connection from a peer. Undefined when the peer was turned away. */
@@ -75,6 +75,11 @@ function accept(request: ConnectRequest, peer: Peer, context: PodContext): void 
   })
   connection.hboneAddress = formatAddress(peer.localIp, PORT.hbone)
   connection.cut = () => request.tunnel.reset(CODE.connectError)
+  if (context.book.countOf(context.pod.uid) > context.options.maxConnections) {
+    request.respond(503, [['culvert-error', TOO_MANY.errorCode]])
+    connection.close(TOO_MANY)
+    return
+  }
   void answer(request, target, peer, connection, context).catch((err: unknown) => {
     request.respond(503)
     request.tunnel.reset(CODE.connectError)

@@ -17,7 +17,7 @@ import { dialHbone } from './dial.ts'
 import { endsOf } from './ends.ts'
 import { failureOf, refusal, type Failure } from './failure.ts'
 import { formatForwarded } from './forwarded.ts'
-import type { PodContext } from './pod-context.ts'
+import { TOO_MANY, type PodContext } from './pod-context.ts'
 import { relaySockets, relayTunnel, type RelayCounts } from './relay.ts'
 import { newTraceparent } from './traceparent.ts'
 
@@ -51,6 +51,11 @@ export function acceptOutbound(app: Socket, context: PodContext): void {
       error: 'not a captured connection: a call to the agent itself',
       errorCode: 'SELF_CALL',
     })
+    return
+  }
+  if (context.book.countOf(pod.uid) > context.options.maxConnections) {
+    reset(app)
+    connection.close(TOO_MANY)
     return
   }
   void carry(app, connection, context).catch((err: unknown) => {

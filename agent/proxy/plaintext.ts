@@ -10,7 +10,7 @@ import { originalDestination } from '../sys/sockopt.ts'
 import { reset, resetOnClose, socketFd } from './app-socket.ts'
 import type { Connection } from './connection.ts'
 import { endsOf } from './ends.ts'
-import type { PodContext } from './pod-context.ts'
+import { TOO_MANY, type PodContext } from './pod-context.ts'
 import { relaySockets } from './relay.ts'
 
 /** Takes a connection that was redirected to the inbound port. Never throws. */
@@ -39,6 +39,11 @@ export function acceptPlaintext(client: Socket, context: PodContext): void {
       error: 'not a captured connection: a call to the agent itself',
       errorCode: 'SELF_CALL',
     })
+    return
+  }
+  if (context.book.countOf(pod.uid) > context.options.maxConnections) {
+    reset(client)
+    connection.close(TOO_MANY)
     return
   }
   void carry(client, connection, context).catch((err: unknown) => {

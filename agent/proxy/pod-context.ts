@@ -21,6 +21,8 @@ export interface ProxyOptions {
   readonly halfClosedMs: number
   /** A captured connection waits this long for its pod's first certificate, ms. */
   readonly certificateWaitMs: number
+  /** Connections of one pod on one thread: a pod must not use up the descriptors of all the others. */
+  readonly maxConnections: number
   readonly clusterId: string
 }
 
@@ -32,7 +34,16 @@ export const DEFAULT_PROXY: Omit<ProxyOptions, 'session' | 'clusterId'> = {
   halfClosedMs: 3_600_000,
   patienceMs: 3000, // a lost first packet or two, and an agent that is started again
   certificateWaitMs: 10_000,
+  // More than the ephemeral ports that one address has toward another.
+  maxConnections: 32_768,
 }
+
+/** How a connection over `maxConnections` ends. */
+export const TOO_MANY = {
+  reason: 'unreachable',
+  error: 'the pod has too many connections open',
+  errorCode: 'TOO_MANY_CONNECTIONS',
+} as const
 
 export type LogLine = (
   level: 'debug' | 'info' | 'warn' | 'error',

@@ -1,5 +1,5 @@
-/** Bare descriptors: copies of them, and their end. */
-import { fstatSync, type BigIntStats } from 'node:fs'
+/** Bare descriptors: copies of them, their end, and how many there may be. */
+import { fstatSync, readFileSync, type BigIntStats } from 'node:fs'
 import { constants } from 'node:os'
 import { check, lastErrno, libc, syscallError } from './libc.ts'
 
@@ -46,4 +46,10 @@ export function tryLockFile(fd: number): boolean {
   const errno = lastErrno()
   if (errno === constants.errno.EWOULDBLOCK || errno === constants.errno.EINTR) return false
   throw syscallError(errno, 'flock')
+}
+
+/** Descriptors that this process may have open (RLIMIT_NOFILE; Node raises the soft limit to the hard one). */
+export function descriptorLimit(): number {
+  const limit = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1]
+  return limit === undefined ? Infinity : Number(limit) // the kernel says "unlimited"
 }

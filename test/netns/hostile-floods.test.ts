@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import t from 'tap'
 import { FLAG, FRAME, SETTING } from '../../agent/hbone/protocol.ts'
 import { HpackEncoder } from '../../agent/hbone/hpack/encoder.ts'
-import { inPod, serve } from '../helpers/pods.ts'
+import { failureFrom, inPod, serve } from '../helpers/pods.ts'
 import { RawPeer, data, frame, repeat, rst, windowUpdate } from '../helpers/raw-peer.ts'
 import { abort } from '../helpers/tcp.ts'
 import { certificateOf, identityOf, Victim } from '../helpers/victim.ts'
@@ -138,6 +138,28 @@ await t.test('a peer that does not read is not written to without end', async t 
   for (let round = 0; round < 50; round++) await victim.serves()
   const held = (await victim.measure()).heldBytes - before.heldBytes
   t.ok(held < 20 * MIB, `${mib(held)} held`)
+  await victim.unharmed()
+})
+
+await t.test('a pod has as many connections as it may, and the others are not touched', async t => {
+  const victim = await Victim.start(t, { maxConnections: 50 })
+  const { client, server, stranger } = victim
+  const open: Socket[] = []
+  for (const from of [client, stranger]) {
+    for (let at = 0; at < 50; at++) open.push(await victim.tcp(server.ip, APP_PORT, from))
+    t.equal(await failureFrom(t, from, server.ip, APP_PORT), 'ECONNRESET', `one more from ${from.name}`)
+    const over = await victim.record(({ errorCode }) => errorCode === 'TOO_MANY_CONNECTIONS')
+    t.match(over, { reason: 'unreachable', error: /too many connections open/ })
+    victim.records.length = 0
+    if (from === client) {
+      // The server's pod is full, so that its tunnel port says no; a pod of its own has room.
+      const peer = new RawPeer(await victim.member()).hello().connect(1, `${server.ip}:${APP_PORT}`)
+      t.equal(await peer.status(1), 503)
+      abort(peer.socket)
+    }
+    for (const socket of open.splice(0)) abort(socket)
+    await victim.settled(Infinity)
+  }
   await victim.unharmed()
 })
 
