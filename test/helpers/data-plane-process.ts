@@ -30,13 +30,17 @@ setInterval(() => {
   longestHeldMs = Math.max(longestHeldMs, (used.user + used.system) / 1000)
 }, TICK_MS)
 
-function start({ pods, options }: Extract<ToVictim, { type: 'start' }>): DataPlane {
+function start({ pods, foreign, options }: Extract<ToVictim, { type: 'start' }>): DataPlane {
   const plane = new DataPlane(options, message => {
     if (message.type === 'closed') tell({ type: 'closed', record: message.record })
     if (message.type === 'log') tell({ type: 'log', line: message })
     if (message.type === 'connections') tell({ type: 'open', records: message.records })
     if (message.type === 'route')
-      plane.handle({ type: 'route-answer', id: message.id, decision: route(pods, message.question) })
+      plane.handle({
+        type: 'route-answer',
+        id: message.id,
+        decision: route([...pods, ...foreign], message.question),
+      })
     if (message.type === 'admit')
       plane.handle({ type: 'admit-answer', id: message.id, decision: admit(message.question) })
   })
@@ -52,7 +56,10 @@ function start({ pods, options }: Extract<ToVictim, { type: 'start' }>): DataPla
   return plane
 }
 
-function route(pods: readonly VictimPod[], { ip, port }: RouteQuestion): RouteDecision {
+function route(
+  pods: readonly Pick<VictimPod, 'name' | 'ips' | 'identity'>[],
+  { ip, port }: RouteQuestion,
+): RouteDecision {
   const pod = pods.find(each => each.ips.includes(ip))
   if (!pod) return { kind: 'refuse', reason: 'unreachable', detail: 'nobody has this address' }
   const via = { kind: 'hbone', port: PORT.hbone, identities: [pod.identity] } as const

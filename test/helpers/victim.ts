@@ -28,7 +28,13 @@ export interface VictimPod {
 }
 
 export type ToVictim =
-  | { readonly type: 'start'; readonly pods: readonly VictimPod[]; readonly options: ProxyOptions }
+  | {
+      readonly type: 'start'
+      readonly pods: readonly VictimPod[]
+      /** Pods of the mesh that are served by somebody else. */
+      readonly foreign: readonly Pick<VictimPod, 'name' | 'ips' | 'identity'>[]
+      readonly options: ProxyOptions
+    }
   | { readonly type: 'measure' }
   | { readonly type: 'list' }
 
@@ -55,7 +61,7 @@ export class Victim {
   readonly root: Authority
   readonly client: TestPod
   readonly server: TestPod
-  /** Outside the mesh. */
+  /** Under the attacker's control: calls the others as it likes, and is called as if it were in the mesh. */
   readonly stranger: TestPod
   readonly records: ConnectionRecord[] = []
   readonly logs: Log[] = []
@@ -98,11 +104,14 @@ export class Victim {
       ...DEFAULT_PROXY,
       maxConnections,
       connectTimeoutMs: patienceMs,
+      responseTimeoutMs: 2 * patienceMs,
       handshakeTimeoutMs: patienceMs,
       session: { ...DEFAULT_SESSION, prefaceTimeoutMs: patienceMs },
       clusterId: 'Kubernetes',
     }
-    victim.#tell({ type: 'start', pods: await Promise.all(meshed), options })
+    const { name, ip, ip6 } = victim.stranger
+    const foreign = [{ name, ips: [ip, ip6], identity: identityOf(name) }]
+    victim.#tell({ type: 'start', pods: await Promise.all(meshed), foreign, options })
     await victim.#next(message => (message.type === 'started' ? message : undefined))
     await serve(t, victim.server, APP_PORT, socket => {
       socket.on('data', chunk => socket.write(chunk) || socket.pause())
