@@ -8,7 +8,12 @@ await t.test('a tunnel leads to the pod it ends in and nowhere else', async t =>
   const victim = await Victim.start(t)
   const { client, server, stranger } = victim
   let calls = 0
-  for (const pod of [server, stranger, client]) await serve(t, pod, 9090, () => calls++)
+  const called = Promise.withResolvers<void>()
+  for (const pod of [server, stranger, client])
+    await serve(t, pod, 9090, () => {
+      calls++
+      called.resolve()
+    })
   const peer = new RawPeer(await victim.member()).hello()
   const wrong = /not ip:port|not this pod's to reach/
   const targets: [what: string, authority: string][] = [
@@ -65,6 +70,7 @@ await t.test('a tunnel leads to the pod it ends in and nowhere else', async t =>
   const good = 1 + 2 * targets.length
   peer.connect(good, `[::ffff:${server.ip}]:9090`)
   t.equal(await peer.status(good), 200, 'the pod’s own address, mapped, is the pod’s own address')
+  await called.promise
   t.equal(calls, 1)
   await victim.unharmed()
 })

@@ -1,9 +1,11 @@
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import type { ConnectionOptions } from 'node:tls'
 import t from 'tap'
 import { PORT } from '../../agent/ports.ts'
 import type { PodCertificate } from '../../agent/worker/messages.ts'
 import { x509 } from '../helpers/csr.ts'
+import { RawPeer } from '../helpers/raw-peer.ts'
 import { createIntermediate, createRoot, issueLeaf, type Authority } from '../helpers/test-pki.ts'
 import { certificateOf, closed, identityOf, Victim } from '../helpers/victim.ts'
 
@@ -75,6 +77,26 @@ await t.test('who is not of the mesh is turned away at the tunnel port, and the 
     t.match(record, { reason, direction: 'inbound', source: { ip: victim.stranger.ip } }, what)
     victim.records.length = 0
   }
+  await victim.unharmed()
+})
+
+await t.test('a session is not resumed past the end of the certificate it was made with', async t => {
+  const victim = await Victim.start(t)
+  const notAfterMs = Math.ceil(Date.now() / 1000) * 1000 + 1000 // certificates count in whole seconds
+  const { key, chain } = await certificateOf(victim.root, { identity: identityOf('stranger'), notAfterMs })
+  const first = await victim.tls({ key, cert: chain })
+  first.resume()
+  const [session] = (await once(first, 'session')) as [Buffer]
+  const second = await victim.tls({ key, cert: chain, session })
+  t.ok(second.isSessionReused(), 'sessions are resumed')
+  t.equal(await new RawPeer(second).hello().connect(1, `${victim.server.ip}:8080`).status(1), 200)
+  await once(AbortSignal.timeout(notAfterMs + 50 - Date.now()), 'abort')
+  const third = await victim.tls({ key, cert: chain, session })
+  t.ok(third.isSessionReused())
+  await closed(third)
+  t.match(await victim.record(({ reason }) => reason === 'identity'), {
+    error: /client certificate expired at/,
+  })
   await victim.unharmed()
 })
 
