@@ -1,8 +1,8 @@
 /**
  * Sessions of one pod, shared by its connections to the same peer. Rules:
  * - a session is used until it is full; then another is opened beside it.
- * - one attempt at a time, but a peer that accepts and stays silent holds nobody up: who has waited `impatienceMs`
- *   starts an attempt of his own, and whichever is ready first serves all.
+ * - one attempt at a time, but one that hangs holds nobody up: while someone waits, every `impatienceMs` another is
+ *   started beside it, up to a few, and whichever is ready first serves all.
  * - a peer that allows no streams at all is waited for on the session there is, not asked on ever more of them.
  * - a session that no stream has used for `idleMs` is closed in order.
  */
@@ -18,6 +18,9 @@ export interface PoolOptions {
 
 export const DEFAULT_POOL: PoolOptions = { maxStreams: 100, idleMs: 300_000, impatienceMs: 250 }
 
+/** Attempts at one peer at once: enough to get past one that hangs. */
+const MAX_ATTEMPTS = 4
+
 interface Waiter {
   take(session: ClientSession): void
   fail(error: unknown): void
@@ -27,6 +30,7 @@ interface Peer {
   readonly sessions: Set<ClientSession>
   readonly waiting: Set<Waiter>
   attempts: number
+  attemptedAt: number
 }
 
 export class HbonePool {
@@ -85,7 +89,7 @@ export class HbonePool {
     return new Promise((resolve, reject) => {
       const done = () => {
         peer.waiting.delete(waiter)
-        clearTimeout(impatient)
+        clearInterval(impatient)
         signal.removeEventListener('abort', abort)
         this.#forgetIfEmpty(key, peer)
       }
@@ -103,7 +107,7 @@ export class HbonePool {
           reject(error)
         },
       }
-      const impatient = setTimeout(() => this.#attempt(key, peer, open), this.#options.impatienceMs)
+      const impatient = setInterval(() => this.#attemptBeside(key, peer, open), this.#options.impatienceMs)
       peer.waiting.add(waiter)
       signal.addEventListener('abort', abort, { once: true })
       if (peer.attempts === 0 || peer.waiting.size > peer.attempts * this.#options.maxStreams)
@@ -111,9 +115,16 @@ export class HbonePool {
     })
   }
 
+  /** Someone has waited long: one attempt more, though not one for each who waits. */
+  #attemptBeside(key: string, peer: Peer, open: () => Promise<ClientSession>): void {
+    const isTooSoon = performance.now() - peer.attemptedAt < this.#options.impatienceMs * 0.9
+    if (peer.attempts < MAX_ATTEMPTS && !isTooSoon) this.#attempt(key, peer, open)
+  }
+
   #attempt(key: string, peer: Peer, open: () => Promise<ClientSession>): void {
     for (const session of peer.sessions) if (session.isShut) return
     peer.attempts++
+    peer.attemptedAt = performance.now()
     open().then(
       session => {
         peer.attempts--
@@ -149,7 +160,13 @@ export class HbonePool {
     this.#serve(peer)
     // More wait than one session takes: the next one, unless the peer allows no stream at all.
     if (hadRoom && peer.waiting.size > 0 && peer.attempts === 0) this.#attempt(key, peer, open)
-    if (session.openStreams === 0 && session.reserved === 0) this.#watchIdle(session)
+    if (session.openStreams > 0 || session.reserved > 0) return
+    // The last of several attempts, when the others have served everyone: it is not kept.
+    const isSpare = [...peer.sessions].some(
+      other => other !== session && other.capacity(this.#options.maxStreams) > 0,
+    )
+    if (isSpare) session.goaway()
+    else this.#watchIdle(session)
   }
 
   #serve(peer: Peer): void {
@@ -192,5 +209,5 @@ export class HbonePool {
 }
 
 function newPeer(): Peer {
-  return { sessions: new Set(), waiting: new Set(), attempts: 0 }
+  return { sessions: new Set(), waiting: new Set(), attempts: 0, attemptedAt: 0 }
 }

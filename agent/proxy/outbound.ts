@@ -3,6 +3,7 @@
  * a tunnel where the peer has one. Nothing is sent before the far end is known to be there, so another endpoint
  * can be tried as long as the first one has not accepted. A failure is a reset, never an end.
  */
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Socket } from 'node:net'
 import { formatAddress, isLoopback } from '../../lib/address.ts'
 import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
@@ -23,6 +24,9 @@ import { newTraceparent } from './traceparent.ts'
 
 /** Attempts for one connection, at one endpoint or at several. */
 const MAX_TRIES = 3
+/** How often the same endpoint is tried again, when its agent goes away in the middle, and after how long. */
+const MAX_AGAINS = 4
+const AGAIN_AFTER_MS = 20
 
 /** Takes a connection that was redirected to the outbound port. Never throws. */
 export function acceptOutbound(app: Socket, context: PodContext): void {
@@ -83,6 +87,7 @@ async function carry(app: Socket, connection: Connection, context: PodContext): 
   const tried = new Set<Endpoint>()
   let failure: Failure = { reason: 'no-endpoint', error: 'no endpoint to try', next: 'give-up' }
   let endpoint = pickEndpoint(decision.endpoints, tried)
+  let agains = 0
   for (let tries = 0; tries < MAX_TRIES && endpoint; tries++) {
     tried.add(endpoint)
     connection.destination = { ...endpoint.peer, ip: endpoint.ip, port: endpoint.port }
@@ -95,7 +100,10 @@ async function carry(app: Socket, connection: Connection, context: PodContext): 
     failure = result
     if (failure.next === 'give-up' || gone.signal.aborted) break
     const other = pickEndpoint(decision.endpoints, tried)
-    endpoint = other ?? (failure.next === 'try-again' ? endpoint : undefined)
+    if (!other && failure.next === 'try-again' && agains++ < MAX_AGAINS) {
+      tries--
+      await sleep(AGAIN_AFTER_MS) // the news that the other sessions are lost too may be under way
+    } else endpoint = other
   }
   reset(app)
   connection.close(failure)

@@ -12,8 +12,8 @@ const LIMIT_MS = 10_000
 
 export interface LoadResult {
   requests: number
-  /** Each failure: when the connection was begun (Unix ms) and what happened. */
-  failures: { startedAtMs: number; error: string }[]
+  /** Each failure: when the connection was begun and when it failed (Unix ms), and how. */
+  failures: { startedAtMs: number; failedAtMs: number; error: string }[]
   slowestMs: number
   /** Answers by the pod that gave them. */
   pods: Record<string, number>
@@ -34,7 +34,8 @@ function once(): void {
     open--
     result.requests++
     result.slowestMs = Math.max(result.slowestMs, Date.now() - startedAtMs)
-    if (err !== undefined) result.failures.push({ startedAtMs, error: errorCode(err) ?? errorText(err) })
+    if (err !== undefined)
+      result.failures.push({ startedAtMs, failedAtMs: Date.now(), error: errorCode(err) ?? errorText(err) })
     finishWhenIdle()
   }
   const asking = request(url, { agent: false, timeout: LIMIT_MS }, answer => {

@@ -164,9 +164,10 @@ export async function tour(lab: Lab, narrator: Narrator, signal: AbortSignal): P
     }
     const { requests, failures, slowestMs } = await load.stop()
     const { how } = await held.result
-    // Begun before the kill: open when the agent died, and reset like all that was open.
-    const isOpenThen = (startedAtMs: number) => kills.some(at => startedAtMs <= at && startedAtMs > at - 250)
-    const failed = failures.filter(({ startedAtMs }) => !isOpenThen(startedAtMs))
+    // What was open when the agent died is reset like everything else that was.
+    const wasOpen = ({ startedAtMs, failedAtMs }: (typeof failures)[number]) =>
+      kills.some(at => startedAtMs <= at && Math.abs(failedAtMs - at) < 500)
+    const failed = failures.filter(failure => !wasOpen(failure))
     expect(how === 'reset', `an open connection ended as '${how}', not as a reset`)
     expect(failed.length === 0, `${failed.length} of ${requests} new connections failed: ${failed[0]?.error}`)
     return `${requests} new connections, 0 failed, slowest ${slowestMs} ms; the open ones were reset`

@@ -10,16 +10,18 @@ export async function labFor(t: Test, options: StartOptions = {}): Promise<Lab> 
   return lab
 }
 
-/** Failures of connections that were begun when the agent was up: those in flight when it died are its own. */
-export function begunOutside(
-  failures: readonly { readonly startedAtMs: number; readonly error: string }[],
+/** Failures of connections that were not open when the agent was killed. Those that were are reset with all others. */
+export function notOpenAt(
   kills: readonly number[],
-  inFlightMs = 250,
+  failures: readonly { readonly startedAtMs: number; readonly failedAtMs: number; readonly error: string }[],
 ): string[] {
-  return failures
-    .filter(({ startedAtMs }) => !kills.some(at => startedAtMs <= at && startedAtMs > at - inFlightMs))
-    .map(({ error }) => error)
+  // The kill is noted a moment after it happened.
+  const wasOpen = (at: number, { startedAtMs, failedAtMs }: (typeof failures)[number]) =>
+    startedAtMs <= at && failedAtMs >= at - NOTED_WITHIN_MS && failedAtMs <= at + NOTED_WITHIN_MS
+  return failures.filter(failure => !kills.some(at => wasOpen(at, failure))).map(({ error }) => error)
 }
+
+const NOTED_WITHIN_MS = 500
 
 /** A manifest of one pod that does nothing until something is run in it. */
 export function idlePod(name: string, namespace: string, serviceAccount: string, node: string): string {

@@ -2,7 +2,7 @@ import t from 'tap'
 import { holdConnection, startLoad } from '../../lab/demo/clients.ts'
 import { podNamed, until } from '../../lab/demo/facts.ts'
 import type { Lab } from '../../lab/lab.ts'
-import { begunOutside, labFor } from '../helpers/lab.ts'
+import { labFor, notOpenAt } from '../helpers/lab.ts'
 
 const lab = await labFor(t)
 const server = await podNamed(lab, 'server')
@@ -29,7 +29,7 @@ for (const [side, node, pod] of [
       }
       await flowing(lab, node)
       const { requests, failures, slowestMs } = await load.stop()
-      t.strictSame(begunOutside(failures, kills), [], `${requests} new connections`)
+      t.strictSame(notOpenAt(kills, failures), [], `${requests} new connections`)
       t.comment(
         `${requests} new connections, slowest ${slowestMs} ms, ${failures.length} were open when the agent died`,
       )

@@ -70,6 +70,33 @@ await t.test('an attempt that hangs holds up nobody', async t => {
   t.notOk(session.isClosed)
 })
 
+await t.test(
+  'a peer that comes back after a while gets a few sessions, not one for each that has waited',
+  async t => {
+    const pool = new HbonePool({ ...OPTIONS, maxStreams: 100 })
+    const { open, pairs } = opener(t)
+    const isBack = Promise.withResolvers<void>()
+    let calls = 0
+    const slow = async () => {
+      calls++
+      await isBack.promise
+      return open()
+    }
+    const waiting = Array.from({ length: 50 }, () => use(pool, slow, pairs))
+    await new Promise<void>(resolve => {
+      const look = setInterval(() => {
+        if (calls < 4) return
+        clearInterval(look)
+        resolve()
+      }, 5)
+    })
+    isBack.resolve()
+    await Promise.all(waiting)
+    t.equal(calls, 4, 'attempts')
+    t.ok(pool.sessionCount <= 4, `${pool.sessionCount} sessions`)
+  },
+)
+
 await t.test('when no attempt succeeds everyone who waits is told why', async t => {
   const pool = new HbonePool(OPTIONS)
   const open = () => Promise.reject(new Error('nobody there'))
