@@ -1,8 +1,8 @@
 /**
  * Sessions of one pod, shared by its connections to the same peer. Rules:
  * - a session is used until it is full; then another is opened beside it.
- * - one attempt at a time, but one that hangs holds nobody up: while someone waits, every `impatienceMs` another is
- *   started beside it, up to a few, and whichever is ready first serves all.
+ * - one attempt at a time, but one that hangs holds nobody up: for who has waited `impatienceMs` another is started
+ *   beside it, up to a few, and whichever is ready first serves all.
  * - a peer that allows no streams at all is waited for on the session there is, not asked on ever more of them.
  * - a session that no stream has used for `idleMs` is closed in order.
  */
@@ -89,7 +89,7 @@ export class HbonePool {
     return new Promise((resolve, reject) => {
       const done = () => {
         peer.waiting.delete(waiter)
-        clearInterval(impatient)
+        clearTimeout(impatient)
         signal.removeEventListener('abort', abort)
         this.#forgetIfEmpty(key, peer)
       }
@@ -107,7 +107,7 @@ export class HbonePool {
           reject(error)
         },
       }
-      const impatient = setInterval(() => this.#attemptBeside(key, peer, open), this.#options.impatienceMs)
+      const impatient = setTimeout(() => this.#attemptBeside(key, peer, open), this.#options.impatienceMs)
       peer.waiting.add(waiter)
       signal.addEventListener('abort', abort, { once: true })
       if (peer.attempts === 0 || peer.waiting.size > peer.attempts * this.#options.maxStreams)
