@@ -5,20 +5,18 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Socket } from 'node:net'
-import { formatAddress, isLoopback } from '../../lib/address.ts'
-import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
+import { formatAddress } from '../../lib/address.ts'
+import { CulvertError } from '../../lib/errors.ts'
 import type { ClientSession } from '../hbone/client.ts'
 import type { Tunnel } from '../hbone/tunnel.ts'
-import { AGENT_PORTS } from '../ports.ts'
-import { originalDestination } from '../sys/sockopt.ts'
 import type { Endpoint, ServiceInfo } from '../worker/messages.ts'
-import { reset, resetOnClose, socketFd } from './app-socket.ts'
+import { reset, resetOnClose } from './app-socket.ts'
+import { acceptCaptured, type CapturedKind } from './captured.ts'
 import type { Connection } from './connection.ts'
 import { dialHbone } from './dial.ts'
-import { endsOf } from './ends.ts'
 import { failureOf, refusal, type Failure } from './failure.ts'
 import { formatForwarded } from './forwarded.ts'
-import { TOO_MANY, type PodContext } from './pod-context.ts'
+import type { PodContext } from './pod-context.ts'
 import { relaySockets, relayTunnel, type RelayCounts } from './relay.ts'
 import { newTraceparent } from './traceparent.ts'
 
@@ -30,46 +28,23 @@ const AGAIN_AFTER_MS = 20
 
 /** Takes a connection that was redirected to the outbound port. Never throws. */
 export function acceptOutbound(app: Socket, context: PodContext): void {
-  app.on('error', ignore)
-  resetOnClose(app)
-  const destination = originalDestination(socketFd(app))
-  const ends = endsOf(app)
-  const { pod } = context
-  const connection = context.book.open({
-    podUid: pod.uid,
-    direction: 'outbound',
+  acceptCaptured(app, context, OUTBOUND)
+}
+
+const OUTBOUND: CapturedKind = {
+  direction: 'outbound',
+  name: 'outbound',
+  ends: (peer, destination, { pod, options }) => ({
     source: {
-      ...ends.peer,
+      ...peer,
       workload: pod.name,
       namespace: pod.namespace,
       identity: pod.identity,
-      cluster: context.options.clusterId,
+      cluster: options.clusterId,
     },
-    destination: destination ?? ends.local,
-  })
-  connection.cut = () => reset(app)
-  if (!destination || isLoopback(destination.ip) || AGENT_PORTS.has(destination.port)) {
-    reset(app)
-    connection.close({
-      reason: 'policy',
-      error: 'not a captured connection: a call to the agent itself',
-      errorCode: 'SELF_CALL',
-    })
-    return
-  }
-  if (context.book.countOf(pod.uid) > context.options.maxConnections) {
-    reset(app)
-    connection.close(TOO_MANY)
-    return
-  }
-  void carry(app, connection, context).catch((err: unknown) => {
-    reset(app)
-    connection.close({ reason: 'unreachable', error: errorText(err), errorCode: errorCode(err) })
-    context.log('error', 'outbound connection failed unexpectedly', {
-      err: errorText(err),
-      dst: formatAddress(destination.ip, destination.port),
-    })
-  })
+    destination,
+  }),
+  carry,
 }
 
 async function carry(app: Socket, connection: Connection, context: PodContext): Promise<void> {
@@ -249,5 +224,3 @@ function countsOf(connection: Connection): RelayCounts {
     toApp: bytes => (connection.fromDestination += bytes),
   }
 }
-
-function ignore(): void {}

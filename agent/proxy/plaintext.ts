@@ -3,54 +3,31 @@
  * refused with a reset where it does not.
  */
 import type { Socket } from 'node:net'
-import { isLoopback } from '../../lib/address.ts'
 import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
-import { AGENT_PORTS } from '../ports.ts'
-import { originalDestination } from '../sys/sockopt.ts'
-import { reset, resetOnClose, socketFd } from './app-socket.ts'
+import { reset, resetOnClose } from './app-socket.ts'
+import { acceptCaptured, type CapturedKind } from './captured.ts'
 import type { Connection } from './connection.ts'
-import { endsOf } from './ends.ts'
-import { TOO_MANY, type PodContext } from './pod-context.ts'
+import type { PodContext } from './pod-context.ts'
 import { relaySockets } from './relay.ts'
 
 /** Takes a connection that was redirected to the inbound port. Never throws. */
 export function acceptPlaintext(client: Socket, context: PodContext): void {
-  client.on('error', ignore)
-  resetOnClose(client)
-  const destination = originalDestination(socketFd(client))
-  const ends = endsOf(client)
-  const { pod } = context
-  const connection = context.book.open({
-    podUid: pod.uid,
-    direction: 'inbound',
-    source: ends.peer,
+  acceptCaptured(client, context, PLAINTEXT)
+}
+
+const PLAINTEXT: CapturedKind = {
+  direction: 'inbound',
+  name: 'inbound plaintext',
+  ends: (peer, destination, { pod, options }) => ({
+    source: peer,
     destination: {
       workload: pod.name,
       namespace: pod.namespace,
-      cluster: context.options.clusterId,
-      ...(destination ?? ends.local),
+      cluster: options.clusterId,
+      ...destination,
     },
-  })
-  connection.cut = () => reset(client)
-  if (!destination || AGENT_PORTS.has(destination.port) || isLoopback(destination.ip)) {
-    reset(client)
-    connection.close({
-      reason: 'policy',
-      error: 'not a captured connection: a call to the agent itself',
-      errorCode: 'SELF_CALL',
-    })
-    return
-  }
-  if (context.book.countOf(pod.uid) > context.options.maxConnections) {
-    reset(client)
-    connection.close(TOO_MANY)
-    return
-  }
-  void carry(client, connection, context).catch((err: unknown) => {
-    reset(client)
-    connection.close({ reason: 'unreachable', error: errorText(err), errorCode: errorCode(err) })
-    context.log('error', 'inbound plaintext connection failed unexpectedly', { err: errorText(err) })
-  })
+  }),
+  carry,
 }
 
 async function carry(client: Socket, connection: Connection, context: PodContext): Promise<void> {
@@ -85,5 +62,3 @@ async function carry(client: Socket, connection: Connection, context: PodContext
   connection.cut = why => relay.cut(why)
   connection.close(await relay.ended)
 }
-
-function ignore(): void {}

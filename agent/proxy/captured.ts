@@ -1,0 +1,64 @@
+/**
+ * The beginning that both kinds of captured connection share: who is at its ends, where it was meant to go, and
+ * whether it may go on at all. What it is then carried by is the caller's.
+ */
+import type { Socket } from 'node:net'
+import { formatAddress, isLoopback, type SocketAddress } from '../../lib/address.ts'
+import { errorCode, errorText } from '../../lib/errors.ts'
+import { AGENT_PORTS } from '../ports.ts'
+import { originalDestination } from '../sys/sockopt.ts'
+import { reset, resetOnClose, socketFd } from './app-socket.ts'
+import type { Connection, ConnectionStart } from './connection.ts'
+import { endsOf } from './ends.ts'
+import { TOO_MANY, type PodContext } from './pod-context.ts'
+
+type Ends = Pick<ConnectionStart, 'source' | 'destination'>
+
+export interface CapturedKind {
+  readonly direction: ConnectionStart['direction']
+  /** For the log. */
+  readonly name: string
+  /** What is known of the two ends. */
+  readonly ends: (peer: SocketAddress, destination: SocketAddress, context: PodContext) => Ends
+  /** Carries it to its end. */
+  readonly carry: (socket: Socket, connection: Connection, context: PodContext) => Promise<void>
+}
+
+/** Takes a connection that was redirected to one of the agent's ports. Never throws. */
+export function acceptCaptured(socket: Socket, context: PodContext, kind: CapturedKind): void {
+  socket.on('error', ignore)
+  resetOnClose(socket)
+  const destination = originalDestination(socketFd(socket))
+  const { peer, local } = endsOf(socket)
+  const { pod } = context
+  const connection = context.book.open({
+    podUid: pod.uid,
+    direction: kind.direction,
+    ...kind.ends(peer, destination ?? local, context),
+  })
+  connection.cut = () => reset(socket)
+  if (!destination || isLoopback(destination.ip) || AGENT_PORTS.has(destination.port)) {
+    reset(socket)
+    connection.close({
+      reason: 'policy',
+      error: 'not a captured connection: a call to the agent itself',
+      errorCode: 'SELF_CALL',
+    })
+    return
+  }
+  if (context.book.countOf(pod.uid) > context.options.maxConnections) {
+    reset(socket)
+    connection.close(TOO_MANY)
+    return
+  }
+  void kind.carry(socket, connection, context).catch((err: unknown) => {
+    reset(socket)
+    connection.close({ reason: 'unreachable', error: errorText(err), errorCode: errorCode(err) })
+    context.log('error', `${kind.name} connection failed unexpectedly`, {
+      err: errorText(err),
+      dst: formatAddress(destination.ip, destination.port),
+    })
+  })
+}
+
+function ignore(): void {}
