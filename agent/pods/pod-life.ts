@@ -2,8 +2,9 @@
  * One pod from the moment it is heard of until it is gone: captured, certified, reported, un-enrolled. What is wanted
  * may change at any time; one loop at a time moves the pod there, step by step, and tries again what failed. Order:
  * - in:  certificate asked for → listeners stand → rules → reported. Rules never point at a port nobody listens on.
- * - out: reported → rules → listeners; 15008 stays a while for peers that have not heard yet, open connections as
- *   long as they live, and with them the return path they need.
+ * - out: reported → rules → listeners. These stay a while: for what the rules sent to them and nobody has accepted
+ *   yet, and for peers that have not heard. Open connections stay as long as they live, and with them the return
+ *   path they need.
  */
 import { closeSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
@@ -52,7 +53,7 @@ export type Beginning = 'running' | 'new' | 'adopted'
 type Wish =
   { readonly kind: 'in'; readonly enrolment: Enrolment } | { readonly kind: 'out' | 'wait' | 'gone' }
 
-/** Peers that have not heard of an un-enrolment yet still come to 15008 for this long. */
+/** Peers that have not heard of an un-enrolment yet still come to 15008 for this long. All listeners stand till then. */
 const STRAGGLERS_MS = 30_000
 /** Connections of a pod that left the mesh may stay open: as long as a timer can say. */
 const AS_LONG_AS_THEY_LIVE_MS = 0x7fff_ffff
@@ -76,7 +77,7 @@ export class PodLife {
   /** Open while the pod is in the mesh. */
   #netnsFd: number | undefined
   #applied: Enrolment | undefined
-  /** It has left the mesh, and 15008 is still served for peers that have not heard. */
+  /** It has left the mesh, and its listeners are still served. */
   #lingering: { readonly netnsFd: number; readonly timer: NodeJS.Timeout } | undefined
   readonly #beginning: Beginning
   /** Rules and listeners of an agent before this one. */
@@ -214,15 +215,16 @@ export class PodLife {
         this.#be('pending', 'waiting for a certificate; not captured yet')
         await certificates.ready(uid, signal)
       }
-      const sets = await Promise.all(
-        Array.from({ length: threads.count }, () => keeper.acquire(uid, netnsFd)),
-      )
-      // One that still lingers is what it was: its sessions and its listener on 15008 go on.
-      if (lingering === undefined)
+      // One that still lingers is what it was: its sessions and its listeners go on.
+      if (lingering === undefined) {
+        const sets = await Promise.all(
+          Array.from({ length: threads.count }, () => keeper.acquire(uid, netnsFd)),
+        )
         threads.tell({ type: 'pod', pod: { uid, namespace, name, serviceAccount, identity, ips, netnsFd } })
-      const certificate = certificates.certificate(uid)
-      if (certificate) threads.tell({ type: 'certificate', podUid: uid, certificate })
-      threads.listen(uid, sets)
+        const certificate = certificates.certificate(uid)
+        if (certificate) threads.tell({ type: 'certificate', podUid: uid, certificate })
+        threads.listen(uid, sets)
+      }
       this.#netnsFd = netnsFd
     } catch (err) {
       if (lingering !== undefined) this.#linger(lingering)
@@ -243,19 +245,16 @@ export class PodLife {
   }
 
   async #leave(): Promise<void> {
-    const { guard, threads } = this.#parts
-    const { uid } = this.pod
     const netnsFd = this.#netnsFd
     this.#be('not-enrolled', '')
     if (netnsFd === undefined) {
       await this.#clearRemains()
       return
     }
-    guard.unwatch(uid)
+    this.#parts.guard.unwatch(this.pod.uid)
     this.#applied = undefined
     await removeRedirect(netnsFd, { keepReturnPath: true })
     this.#netnsFd = undefined
-    threads.tell({ type: 'unlisten', podUid: uid, hboneToo: false })
     this.#linger(netnsFd)
   }
 
@@ -264,7 +263,7 @@ export class PodLife {
     this.#lingering = { netnsFd, timer }
   }
 
-  /** Gives the namespace's descriptor if 15008 was still served; it is the caller's then. */
+  /** Gives the namespace's descriptor if the listeners were still served; it is the caller's then. */
   #endLingering(): number | undefined {
     const { netnsFd, timer } = this.#lingering ?? {}
     clearTimeout(timer)
@@ -286,7 +285,7 @@ export class PodLife {
     this.#mayHaveRemains = false
   }
 
-  /** No more stragglers: 15008 closes, and when the last open connection has ended, all of it is given back. */
+  /** No more stragglers: the listeners close, and when the last open connection has ended, all of it is given back. */
   async #letGo(netnsFd: number): Promise<void> {
     const { threads, keeper, certificates, router, log } = this.#parts
     const { uid } = this.pod

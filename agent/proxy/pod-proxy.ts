@@ -69,28 +69,14 @@ export class PodProxy implements PodContext {
     this.#control = parts.control
   }
 
-  /**
-   * Starts accepting. 15008 is served from the first certificate on; until then its connections wait in the kernel.
-   * After `unlisten(false)` this is possible again.
-   */
+  /** Starts accepting. 15008 is served from the first certificate on; until then its connections wait in the kernel. */
   listen(listeners: PodListeners): void {
     this.#plain.push(
       this.#serve(listeners.outbound, socket => acceptOutbound(socket, this)),
       this.#serve(listeners.inbound, socket => acceptPlaintext(socket, this)),
     )
-    if (this.#hbone || this.#hboneFd !== undefined) return closeFd(listeners.hbone) // never let go of
     this.#hboneFd = listeners.hbone
     this.#serveHbone()
-  }
-
-  /** Stops accepting; what is open goes on. */
-  unlisten(hboneToo: boolean): void {
-    for (const server of this.#plain.splice(0)) server.close()
-    if (!hboneToo) return
-    this.#hbone?.close()
-    this.#hbone = undefined
-    if (this.#hboneFd !== undefined) closeFd(this.#hboneFd)
-    this.#hboneFd = undefined
   }
 
   /** New connections use it, open ones are not touched. */
@@ -115,7 +101,7 @@ export class PodProxy implements PodContext {
 
   /** GOAWAY on every session, then a drain; resolves with the connections that had to be cut. */
   async leave(deadlineMs: number): Promise<ConnectionRecord[]> {
-    this.unlisten(true)
+    this.#unlisten()
     this.pool.goaway()
     for (const session of this.#sessions) session.goaway()
     const cut = await this.book.drain(deadlineMs, this.pod.uid)
@@ -167,6 +153,15 @@ export class PodProxy implements PodContext {
     )
     server.listen({ fd, backlog: BACKLOG })
     return server
+  }
+
+  /** Stops accepting; what is open goes on. */
+  #unlisten(): void {
+    for (const server of this.#plain.splice(0)) server.close()
+    this.#hbone?.close()
+    this.#hbone = undefined
+    if (this.#hboneFd !== undefined) closeFd(this.#hboneFd)
+    this.#hboneFd = undefined
   }
 
   #serveHbone(): void {

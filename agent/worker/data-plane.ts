@@ -86,9 +86,6 @@ export class DataPlane implements Control {
       case 'listen':
         this.#pods.get(message.podUid)?.listen(message.listeners)
         break
-      case 'unlisten':
-        this.#pods.get(message.podUid)?.unlisten(message.hboneToo)
-        break
       case 'certificate':
         this.#pods.get(message.podUid)?.setCertificate(message.certificate)
         break

@@ -140,8 +140,6 @@ export interface DrainRequest {
 export type ToWorker =
   | { readonly type: 'pod'; readonly pod: PodPlane }
   | { readonly type: 'listen'; readonly podUid: string; readonly listeners: PodListeners }
-  /** Stop accepting; open connections live on. `hboneToo` false keeps 15008 for peers that do not know yet. */
-  | { readonly type: 'unlisten'; readonly podUid: string; readonly hboneToo: boolean }
   | { readonly type: 'certificate'; readonly podUid: string; readonly certificate: PodCertificate }
   /** The pod is terminating: peers' sessions get a GOAWAY, so that new connections go elsewhere; nothing is closed. */
   | { readonly type: 'goaway'; readonly podUid: string }

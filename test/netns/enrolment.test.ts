@@ -3,6 +3,9 @@ import { holdConnection, startLoad } from '../../lab/demo/clients.ts'
 import { accessLog, httpGet, podNamed, until } from '../../lab/demo/facts.ts'
 import { idlePod, labFor } from '../helpers/lab.ts'
 
+/** See EXIT CODES in curl(1). */
+const CURL_TIMEOUT = 28
+
 const lab = await labFor(t)
 const client = await podNamed(lab, 'client')
 const server = await podNamed(lab, 'server')
@@ -56,6 +59,10 @@ await t.test('it is un-enrolled: open tunnels live on, no new connection fails, 
     const saved = await lab.exec('old', ['iptables-save', '-t', 'nat'])
     return !saved.stdout.toString().includes('CULVERT') || undefined
   })
+  for (const port of [15001, 15006]) {
+    const ran = await lab.exec('old', ['curl', '-sS', '-m', '5', `http://127.0.0.1:${port}/`])
+    t.not(ran.code, CURL_TIMEOUT, 'what the rules had sent to a listener is still taken from its queue')
+  }
   const lines = accessLog(lab, client.node).length
   await until(
     'plaintext to it',
