@@ -66,6 +66,8 @@ export class RawPeer {
   readonly #decoder = new HpackDecoder()
   readonly #watchers = new Set<() => void>()
   #rest: Buffer = EMPTY
+  /** A header block as far as it has come. */
+  #block: Buffer = EMPTY
   #skip: number
 
   /** The socket must have a listener for its errors. A server is sent the client's preface first. */
@@ -165,12 +167,18 @@ export class RawPeer {
       }
       this.#rest = this.#rest.subarray(end)
       this.frames.push(found)
-      if (found.type === FRAME.headers)
-        this.#decoder.decode(payload, (name, value) => {
-          if (name === ':status') this.#statuses.set(found.streamId, Number(value))
-        })
+      if (found.type === FRAME.headers || found.type === FRAME.continuation) this.#headers(found)
     }
     this.#wake()
+  }
+
+  #headers({ flags, streamId, payload }: RawFrame): void {
+    this.#block = this.#block.length === 0 ? payload : Buffer.concat([this.#block, payload])
+    if ((flags & FLAG.endHeaders) === 0) return
+    this.#decoder.decode(this.#block, (name, value) => {
+      if (name === ':status') this.#statuses.set(streamId, Number(value))
+    })
+    this.#block = EMPTY
   }
 
   #wake(): void {
