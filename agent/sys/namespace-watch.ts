@@ -4,8 +4,8 @@
  * is one system call, however many namespaces are watched. Changes made with the legacy iptables are not
  * announced by the kernel.
  */
+import { Epoll, EPOLLIN } from './epoll.ts'
 import { closeFd } from './fd.ts'
-import { check, libc } from './libc.ts'
 import {
   decodeAttributes,
   drainNetlink,
@@ -28,11 +28,6 @@ const RTNLGRP_IPV4_RULE = 8
 const RTNLGRP_IPV6_ROUTE = 11
 const RTNLGRP_IPV6_RULE = 19
 
-const EPOLL_CLOEXEC = 0o2000000
-const EPOLL_CTL_ADD = 1
-const EPOLLIN = 1
-/** `struct epoll_event` is packed on x64 alone. */
-const EVENT = process.arch === 'x64' ? { bytes: 12, dataAt: 4 } : { bytes: 16, dataAt: 8 }
 const EVENTS_PER_POLL = 64
 
 const group = (number: number) => 1 << (number - 1)
@@ -44,17 +39,11 @@ export interface NamespaceChange {
 }
 
 export class NamespaceWatch {
-  readonly #epoll: number
+  readonly #epoll = new Epoll(EVENTS_PER_POLL)
   readonly #sockets = new Map<string, number[]>()
   readonly #keys = new Map<number, string>()
-  readonly #events = new Uint8Array(EVENT.bytes * EVENTS_PER_POLL)
   readonly #buffer = new Uint8Array(64 * 1024)
   #isClosed = false
-
-  /** Throws `SYSCALL`. */
-  constructor() {
-    this.#epoll = check(libc.epollCreate(EPOLL_CLOEXEC), 'epoll_create1')
-  }
 
   /** Starts to watch a namespace under a key of the caller's; a key that is watched already is replaced. Throws `SYSCALL`. */
   add(key: string, netnsFd: number): void {
@@ -72,11 +61,7 @@ export class NamespaceWatch {
         sockets.push(openNetlink(NETLINK_ROUTE, routing, true))
       })
       for (const socket of sockets) {
-        const event = new Uint8Array(EVENT.bytes)
-        const view = new DataView(event.buffer)
-        view.setUint32(0, EPOLLIN, true)
-        view.setInt32(EVENT.dataAt, socket, true)
-        check(libc.epollCtl(this.#epoll, EPOLL_CTL_ADD, socket, event), 'epoll_ctl')
+        this.#epoll.add(socket, EPOLLIN)
         this.#keys.set(socket, key)
       }
     } catch (err) {
@@ -95,12 +80,11 @@ export class NamespaceWatch {
 
   /** What changed since the last call; does not wait. Throws `SYSCALL`. */
   poll(): NamespaceChange[] {
-    const count = check(libc.epollWait(this.#epoll, this.#events, EVENTS_PER_POLL, 0), 'epoll_wait')
+    const count = this.#epoll.wait(0)
     if (count === 0) return []
     const changes = new Map<string, Set<string>>()
-    const view = new DataView(this.#events.buffer)
     for (let at = 0; at < count; at++) {
-      const socket = view.getInt32(at * EVENT.bytes + EVENT.dataAt, true)
+      const socket = this.#epoll.fdAt(at)
       const key = this.#keys.get(socket)
       if (key === undefined) continue
       const by = changes.get(key) ?? new Set<string>()
@@ -117,7 +101,7 @@ export class NamespaceWatch {
     if (this.#isClosed) return
     this.#isClosed = true
     for (const key of this.#sockets.keys()) this.remove(key)
-    closeFd(this.#epoll)
+    this.#epoll.close()
   }
 }
 

@@ -11,6 +11,7 @@ export const SOL_IP = 0
 export const SOL_TCP = 6
 export const SOL_IPV6 = 41
 export const SO_REUSEADDR = 2
+const SO_ERROR = 4
 const SO_KEEPALIVE = 9
 const SO_LINGER = 13
 export const SO_REUSEPORT = 15
@@ -107,6 +108,13 @@ export function setKeepalive(fd: number, keepalive: Keepalive = DEFAULT_KEEPALIV
   setOption(fd, SOL_TCP, TCP_KEEPIDLE, keepalive.idleSeconds, 'TCP_KEEPIDLE')
   setOption(fd, SOL_TCP, TCP_KEEPINTVL, keepalive.intervalSeconds, 'TCP_KEEPINTVL')
   setOption(fd, SOL_TCP, TCP_KEEPCNT, keepalive.count, 'TCP_KEEPCNT')
+}
+
+/** The error that the socket has met and not told yet, as an errno; 0 for none. The question takes it off the socket. */
+export function socketError(fd: number): number {
+  lengthView.setUint32(0, 4, true)
+  if (libc.getsockopt(fd, SOL_SOCKET, SO_ERROR, address, length) < 0) return lastErrno()
+  return address[0]! | (address[1]! << 8)
 }
 
 /** The inode that `/proc/PID/fd` and `/proc/net/tcp` call this socket by. */

@@ -1,0 +1,59 @@
+/** Accepts the connections of a listening socket on the thread's own event loop. */
+import { constants } from 'node:os'
+import { EPOLLIN } from '../sys/epoll.ts'
+import { closeFd } from '../sys/fd.ts'
+import { lastErrno, libc, syscallError } from '../sys/libc.ts'
+import { loop, type Watcher } from './loop.ts'
+
+const { EAGAIN, EINTR, ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM } = constants.errno
+const SOCK_CLOEXEC_NONBLOCK = 0o2000000 | 0o4000
+/** Connections taken before others have their turn. */
+const AT_ONCE = 64
+/** Out of descriptors or memory: the queue is looked at again after a while, and not without end. */
+const PAUSE_MS = 50
+
+export class Listener implements Watcher {
+  readonly #fd: number
+  readonly #accepted: (fd: number) => void
+  readonly #failed: (error: Error) => void
+  #pause: NodeJS.Timeout | undefined
+  #isClosed = false
+
+  /**
+   * Serves the listening, non-blocking socket, which is its own from here on. `accepted` gets a connected, non-blocking
+   * descriptor to keep. `failed` is told what goes wrong; the listener goes on. Throws `SYSCALL`.
+   */
+  constructor(fd: number, accepted: (fd: number) => void, failed: (error: Error) => void) {
+    this.#fd = fd
+    this.#accepted = accepted
+    this.#failed = failed
+    loop.add(fd, EPOLLIN, this)
+  }
+
+  ready(): void {
+    for (let taken = 0; taken < AT_ONCE && !this.#isClosed; taken++) {
+      const fd = libc.accept4(this.#fd, null, null, SOCK_CLOEXEC_NONBLOCK)
+      if (fd >= 0) {
+        this.#accepted(fd)
+        continue
+      }
+      const errno = lastErrno()
+      if (errno === EAGAIN) return
+      if (errno === EINTR || errno === ECONNABORTED) continue
+      this.#failed(syscallError(errno, 'accept'))
+      if (errno !== EMFILE && errno !== ENFILE && errno !== ENOBUFS && errno !== ENOMEM) return
+      loop.change(this.#fd, 0)
+      this.#pause = setTimeout(() => loop.change(this.#fd, EPOLLIN), PAUSE_MS)
+      return
+    }
+  }
+
+  /** Stops accepting. Connections in the queue stay there for whoever else has the socket. */
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    clearTimeout(this.#pause)
+    loop.remove(this.#fd)
+    closeFd(this.#fd)
+  }
+}

@@ -1,0 +1,142 @@
+/**
+ * The event loop of a data-plane thread: epoll, asked directly. Node's own streams cost several times what the kernel
+ * does for the same bytes (allocation, copies, a callback and a microtask turn per 16 KiB), so the sockets that carry
+ * traffic do not go through them. Node's loop goes on beside this one, for timers, messages and everything else:
+ * - this loop waits for its sockets and for Node's loop at once, and lets Node's run whenever it has something to
+ *   do, and at least every few milliseconds.
+ * - promises and `process.nextTick` are served after each batch of events.
+ * - a thread that serves no socket leaves everything to Node, and can end.
+ */
+import { Epoll, EPOLLIN } from '../sys/epoll.ts'
+import { nodeBackendFd } from '../sys/node-loop.ts'
+
+export interface Watcher {
+  /** `events`: EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP. Told again and again as long as it is so. Must not throw. */
+  ready(events: number): void
+}
+
+/** One wait gives so many events; others are found by the next one. */
+const BATCH = 256
+/** Node's timers may be late by as much. */
+const LONGEST_WAIT_MS = 20
+/** How long this loop goes on under load before Node's gets its turn. */
+const SLICE_MS = 10
+/** Where Node's loop cannot be waited for, it is asked so often. */
+const BLIND_WAIT_MS = 1
+/** Node registers what it was told to watch only in its next turn: so many turns without waiting come first. */
+const QUICK_TURNS = 2
+
+/** Undocumented, and in every Node since the first; without it promises are served once per turn of Node's loop. */
+const serveMicrotasks: (() => void) | undefined = (process as unknown as { _tickCallback?: () => void })
+  ._tickCallback
+
+export class EventLoop {
+  readonly #watchers: (Watcher | undefined)[] = []
+  #epoll: Epoll | undefined
+  #count = 0
+  #nodeFd: number | undefined
+  #isScheduled = false
+  #quick = 0
+  #after: (() => void)[] = []
+  #again: (() => void)[] = []
+  readonly #turn = (): void => this.#run()
+
+  /** Starts to watch a descriptor, which the caller closes after `remove`. Throws `SYSCALL`. */
+  add(fd: number, events: number, watcher: Watcher): void {
+    this.#open().add(fd, events)
+    this.#watchers[fd] = watcher
+    this.#count++
+    this.#schedule()
+  }
+
+  /** Throws `SYSCALL`. */
+  change(fd: number, events: number): void {
+    this.#epoll!.change(fd, events)
+  }
+
+  /** Must come before the descriptor is closed. Throws `SYSCALL`. */
+  remove(fd: number): void {
+    if (this.#watchers[fd] === undefined) return
+    this.#watchers[fd] = undefined
+    this.#count--
+    this.#epoll!.remove(fd)
+  }
+
+  /** Calls back once, when the events at hand have been served: what they all have written can leave together. */
+  afterTurn(callback: () => void): void {
+    this.#after.push(callback)
+    this.#schedule()
+  }
+
+  /** Calls back in the next turn, which does not wait: for who has more to do than is fair to do at once. */
+  nextTurn(callback: () => void): void {
+    this.#again.push(callback)
+    this.#schedule()
+  }
+
+  #open(): Epoll {
+    if (this.#epoll) return this.#epoll
+    this.#epoll = new Epoll(BATCH)
+    this.#nodeFd = nodeBackendFd()
+    if (this.#nodeFd !== undefined) this.#epoll.add(this.#nodeFd, EPOLLIN)
+    return this.#epoll
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled) return
+    this.#isScheduled = true
+    setImmediate(this.#turn)
+  }
+
+  #run(): void {
+    this.#isScheduled = false
+    try {
+      this.#serve()
+    } finally {
+      if (this.#count > 0 || this.#after.length > 0 || this.#again.length > 0) this.#schedule()
+    }
+  }
+
+  #serve(): void {
+    this.#afterwards() // what was asked for outside of this loop
+    const epoll = this.#open()
+    let waitMs = 0
+    if (this.#quick > 0) this.#quick--
+    else {
+      waitMs = this.#nodeFd === undefined ? BLIND_WAIT_MS : LONGEST_WAIT_MS
+      this.#quick = QUICK_TURNS
+    }
+    const until = performance.now() + SLICE_MS
+    do {
+      const again = this.#again
+      if (again.length > 0) {
+        this.#again = []
+        for (const callback of again) callback()
+        this.#afterwards()
+      }
+      const count = epoll.wait(this.#again.length > 0 ? 0 : waitMs)
+      let isNodeReady = this.#nodeFd === undefined
+      for (let at = 0; at < count; at++) {
+        const fd = epoll.fdAt(at)
+        if (fd === this.#nodeFd) isNodeReady = true
+        else this.#watchers[fd]?.ready(epoll.eventsAt(at))
+      }
+      this.#afterwards()
+      if (isNodeReady || waitMs === 0 || this.#count === 0) return
+    } while (performance.now() < until)
+  }
+
+  #afterwards(): void {
+    do {
+      while (this.#after.length > 0) {
+        const after = this.#after
+        this.#after = []
+        for (const callback of after) callback()
+      }
+      serveMicrotasks?.()
+    } while (this.#after.length > 0)
+  }
+}
+
+/** This thread's. */
+export const loop = new EventLoop()

@@ -1,0 +1,233 @@
+/**
+ * TLS over a socket of the data path: the handshake, then a transport for a session. Records are decrypted into one
+ * buffer of the thread's, as many as have come, and handed on together; what is written is encrypted at once.
+ */
+import type { X509Certificate } from 'node:crypto'
+import { LINGER_MS } from '../hbone/limits.ts'
+import type { Transport, TransportSink } from '../hbone/transport.ts'
+import { EPOLLIN, EPOLLOUT } from '../sys/epoll.ts'
+import { closeFd } from '../sys/fd.ts'
+import { libc } from '../sys/libc.ts'
+import { setLinger } from '../sys/sockopt.ts'
+import { ENDED, TlsChannel, TlsFailure, WANTS_WRITE } from '../sys/tls-channel.ts'
+import type { TlsContext } from '../sys/tls-context.ts'
+import { loop, type Watcher } from './loop.ts'
+
+const SHUT_WR = 1
+/** The most that a record holds (RFC 8446 §5.1). */
+const RECORD = 16_384
+/** Every thread has its own copy of this module, and a buffer is used by one socket at a time. */
+const received = Buffer.allocUnsafeSlow(256 * 1024)
+/** Buffers full that one socket may read before others have their turn. */
+const FILLS = 4
+
+export class TlsSocket implements Transport, Watcher {
+  #fd: number
+  readonly #channel: TlsChannel
+  #events = 0
+  #handshake: PromiseWithResolvers<void> | undefined = Promise.withResolvers()
+  #sink: TransportSink | undefined
+  #queue: Buffer[] = []
+  #queued = 0
+  /** Ends in order: `lingering` until the peer has ended too. */
+  #ending: 'no' | 'writing' | 'lingering' = 'no'
+  #giveUp: NodeJS.Timeout | undefined
+
+  /** Takes a connected, non-blocking socket, which is its own from here on. Throws `TlsFailure` or `SYSCALL`. */
+  constructor(fd: number, context: TlsContext, side: 'client' | 'server') {
+    this.#fd = fd
+    this.#channel = new TlsChannel(context, fd, side)
+    this.#handshake!.promise.catch(() => undefined) // whoever asks for it hears of it
+    this.#events = EPOLLIN
+    loop.add(fd, EPOLLIN, this)
+    if (side === 'client') loop.afterTurn(() => this.#shakeHands())
+  }
+
+  /** Resolves when the peer is authenticated: its chain, not yet who it is. Rejects with `TlsFailure`; then it is closed. */
+  get secured(): Promise<void> {
+    return this.#handshake?.promise ?? Promise.resolve()
+  }
+
+  get fd(): number {
+    return this.#fd
+  }
+
+  get isClosed(): boolean {
+    return this.#fd < 0
+  }
+
+  get backlog(): number {
+    return this.#queued
+  }
+
+  peerCertificate(): X509Certificate | undefined {
+    return this.#channel.peerCertificate()
+  }
+
+  alpn(): string {
+    return this.#channel.alpn()
+  }
+
+  start(sink: TransportSink): void {
+    this.#sink = sink
+    this.#interest(EPOLLIN)
+    if (this.#channel.hasMore) loop.nextTurn(() => this.#readable()) // came with the handshake
+  }
+
+  write(bytes: Buffer): void {
+    if (this.#fd < 0 || this.#ending !== 'no') return
+    if (this.#queued === 0 && this.#send(bytes)) return
+    if (this.#fd < 0) return
+    this.#queue.push(Buffer.from(bytes))
+    this.#queued += bytes.length
+    this.#interest(this.#events | EPOLLOUT)
+  }
+
+  soon(callback: () => void): void {
+    loop.afterTurn(callback)
+  }
+
+  end(): void {
+    if (this.#fd < 0 || this.#ending !== 'no') return
+    this.#sink = undefined
+    this.#ending = 'writing'
+    this.#giveUp = setTimeout(() => this.destroy(), LINGER_MS).unref()
+    if (this.#queued === 0) this.#endNow()
+  }
+
+  destroy(): void {
+    const fd = this.#fd
+    if (fd < 0) return
+    this.#fd = -1
+    this.#sink = undefined
+    this.#queue = []
+    this.#queued = 0
+    clearTimeout(this.#giveUp)
+    loop.remove(fd)
+    this.#handshake?.reject(this.#silentIf(new TlsFailure('given up', 'CLOSED')))
+    this.#handshake = undefined
+    this.#channel.free()
+    closeFd(fd)
+  }
+
+  /** Sends RST. */
+  reset(): void {
+    if (this.#fd >= 0) setLinger(this.#fd, 0)
+    this.destroy()
+  }
+
+  ready(events: number): void {
+    if (this.#handshake) return this.#shakeHands()
+    if ((events & EPOLLOUT) !== 0) this.#writable()
+    if ((events & ~EPOLLOUT) !== 0 && this.#fd >= 0) this.#readable()
+  }
+
+  #shakeHands(): void {
+    if (this.#fd < 0 || !this.#handshake) return
+    try {
+      const wants = this.#channel.handshake()
+      if (wants === ENDED) throw new TlsFailure('peer ended the connection', 'ECONNRESET')
+      // Until somebody starts to read, what comes waits in the kernel.
+      this.#interest(wants === WANTS_WRITE ? EPOLLOUT : wants === 0 ? 0 : EPOLLIN)
+      if (wants !== 0) return
+      const handshake = this.#handshake
+      this.#handshake = undefined
+      handshake.resolve()
+    } catch (err) {
+      this.#handshake?.reject(this.#silentIf(err as TlsFailure))
+      this.#handshake = undefined
+      this.destroy()
+    }
+  }
+
+  #silentIf(failure: TlsFailure): TlsFailure {
+    failure.isSilent = !this.#channel.hasHeard
+    return failure
+  }
+
+  #readable(): void {
+    if (this.#ending === 'lingering') return this.#discard()
+    try {
+      for (let fills = 0; fills < FILLS; fills++) {
+        const { count, isDry, isEnded } = this.#fill()
+        if (count > 0) this.#sink?.received(received.subarray(0, count))
+        if (this.#fd < 0) return
+        if (isEnded) return this.#close(undefined)
+        if (isDry) return
+      }
+      // The rest may be in OpenSSL's buffer, where the kernel does not know of it.
+      loop.nextTurn(() => this.#fd >= 0 && this.#readable())
+    } catch (err) {
+      this.#close(err as Error)
+    }
+  }
+
+  /** Reads what there is, one buffer at most. */
+  #fill(): { count: number; isDry: boolean; isEnded: boolean } {
+    let count = 0
+    while (count <= received.length - RECORD) {
+      const got = this.#channel.read(count === 0 ? received : received.subarray(count))
+      if (got < 0) return { count, isDry: true, isEnded: got === ENDED }
+      count += got
+      // A short record is often the last: asking OpenSSL is cheaper than asking the kernel.
+      if (got < RECORD && !this.#channel.hasMore) return { count, isDry: true, isEnded: false }
+    }
+    return { count, isDry: false, isEnded: false }
+  }
+
+  #discard(): void {
+    try {
+      for (let fills = 0; fills < FILLS; fills++) {
+        const { isDry, isEnded } = this.#fill()
+        if (isEnded) return this.destroy()
+        if (isDry) return
+      }
+    } catch {
+      this.destroy()
+    }
+  }
+
+  #writable(): void {
+    while (this.#queue.length > 0) {
+      const first = this.#queue[0]!
+      if (!this.#send(first)) return
+      this.#queued -= first.length
+      this.#queue.shift()
+    }
+    this.#interest(EPOLLIN)
+    if (this.#ending === 'writing') this.#endNow()
+    else this.#sink?.drained()
+  }
+
+  /** Reports whether all of it is with the kernel; else it is to be sent again, the same bytes. */
+  #send(bytes: Buffer): boolean {
+    try {
+      return this.#channel.write(bytes) > 0
+    } catch (err) {
+      const sink = this.#sink
+      this.destroy()
+      loop.afterTurn(() => sink?.closed(err as Error)) // not in the middle of the session's own call
+      return false
+    }
+  }
+
+  #endNow(): void {
+    this.#ending = 'lingering'
+    this.#channel.shutdown()
+    libc.shutdown(this.#fd, SHUT_WR)
+    this.#interest(EPOLLIN)
+    this.#discard()
+  }
+
+  #close(error: Error | undefined): void {
+    const sink = this.#sink
+    this.destroy()
+    sink?.closed(error)
+  }
+
+  #interest(events: number): void {
+    if (this.#fd < 0 || events === this.#events) return
+    this.#events = events
+    loop.change(this.#fd, events)
+  }
+}
