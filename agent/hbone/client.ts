@@ -4,6 +4,7 @@ import { CulvertError } from '../../lib/errors.ts'
 import type { SessionOptions } from './limits.ts'
 import { CODE, MAX_WINDOW, PREFACE, SETTING, SessionError, StreamResetError } from './protocol.ts'
 import { Session, type Headers } from './session.ts'
+import type { Transport } from './transport.ts'
 import type { Tunnel } from './tunnel.ts'
 
 export interface ConnectResponse {
@@ -26,7 +27,7 @@ export class ClientSession extends Session {
   reserved = 0
 
   /** Speaks first on a connected, authenticated transport. */
-  constructor(transport: Duplex, options: SessionOptions) {
+  constructor(transport: Transport | Duplex, options: SessionOptions) {
     super(transport, options)
     this.writer.raw(PREFACE)
     this.start([

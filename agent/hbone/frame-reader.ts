@@ -1,7 +1,7 @@
 /**
  * Bytes to frames. DATA is passed on piece by piece as it arrives, without waiting for the frame to be whole and
- * without a copy; all other frames are short, and are collected, but for those of unknown type: nothing is kept of
- * them. Violations throw `SessionError`.
+ * without a copy: whoever keeps a piece copies it. All other frames are short, and are collected, but for those of
+ * unknown type: nothing is kept of them. Violations throw `SessionError`.
  */
 import { CODE, FLAG, FRAME, FRAME_HEADER_BYTES, SessionError } from './protocol.ts'
 import { MAX_CONTINUATIONS, MAX_CONTROL_PAYLOAD, MAX_HEADER_BLOCK } from './limits.ts'
@@ -9,7 +9,7 @@ import { MAX_CONTINUATIONS, MAX_CONTROL_PAYLOAD, MAX_HEADER_BLOCK } from './limi
 export interface FrameSink {
   /** A DATA frame begins; `length` is what flow control counts (RFC 9113 §6.9.1: padding too). */
   dataBegin(streamId: number, length: number): void
-  /** A piece of it. The buffer is the receiver's to keep. */
+  /** A piece of it, to be copied if it is kept. */
   data(streamId: number, piece: Buffer): void
   /** It is whole; `padding` bytes of its length were not data. */
   dataEnd(streamId: number, endStream: boolean, padding: number): void
@@ -247,14 +247,15 @@ export class FrameReader {
   }
 
   #blockPiece(piece: Buffer): void {
-    this.#block.push(piece)
+    const isLast = (this.#flags & FLAG.endHeaders) !== 0
+    this.#block.push(isLast ? piece : Buffer.from(piece))
     this.#blockBytes += piece.length
     if (this.#blockBytes > MAX_HEADER_BLOCK || ++this.#blockFrames > MAX_CONTINUATIONS)
       throw new SessionError(
         CODE.enhanceYourCalm,
         `header block of ${this.#blockBytes} bytes in ${this.#blockFrames} frames`,
       )
-    if ((this.#flags & FLAG.endHeaders) === 0) return
+    if (!isLast) return
     const block = this.#block.length === 1 ? this.#block[0]! : Buffer.concat(this.#block)
     const streamId = this.#blockStream
     this.#blockStream = 0

@@ -1,32 +1,31 @@
 /**
- * Frames to bytes, gathered and handed to the transport once a tick: all frames that one event gives rise to
- * leave in one write. Small frames are laid one behind the other in a slab, so that a header and its payload are
- * one buffer (TLS would join them by copying anyway); large payloads are passed as they are.
+ * Frames to bytes. Small frames are gathered in a slab and leave together when the events at hand have been served; a
+ * large payload leaves at once, in one piece with its header where the caller has left room for that. The transport
+ * takes bytes before it returns, so one slab serves for ever.
  */
-import type { Writable } from 'node:stream'
 import { FLAG, FRAME, FRAME_HEADER_BYTES } from './protocol.ts'
+import type { Transport } from './transport.ts'
 
-const SLAB_BYTES = 64 * 1024
-/** Payloads up to this are copied beside their header; above, a copy costs more than a second buffer. */
+/** Holds a frame of the size that every peer takes (RFC 9113 §4.2), and its header. */
+const SLAB_BYTES = 16 * 1024 + FRAME_HEADER_BYTES
+/** Payloads up to this are copied into the slab; above, a record of their own costs less. */
 const COPY_LIMIT = 4 * 1024
 
 export class FrameWriter {
-  readonly #transport: Writable
-  #slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
-  #from = 0
-  #to = 0
-  #parts: Buffer[] = []
-  #waiting = 0
+  readonly #transport: Transport
+  /** Made when first needed: many sessions are silent for long. */
+  #slab: Buffer = EMPTY
+  #filled = 0
   #isScheduled = false
   #isClosed = false
 
-  constructor(transport: Writable) {
+  constructor(transport: Transport) {
     this.#transport = transport
   }
 
   /** Bytes that the kernel has not taken yet. */
   get backlog(): number {
-    return this.#waiting + this.#transport.writableLength
+    return this.#filled + this.#transport.backlog
   }
 
   data(streamId: number, payload: Buffer, endStream: boolean): void {
@@ -36,22 +35,36 @@ export class FrameWriter {
       payload.copy(this.#slab, at)
       return
     }
-    this.#header(payload.length, FRAME.data, flags, streamId)
-    this.#cutSlab()
-    this.#parts.push(payload)
-    this.#waiting += payload.length
+    this.#frame(0, FRAME.data, flags, streamId, payload.length)
+    this.flush()
+    if (!this.#isClosed) this.#transport.write(payload)
+  }
+
+  /** A DATA frame whose payload of `length` bytes stands in `buffer` after room for the header. */
+  dataInPlace(streamId: number, buffer: Buffer, length: number): void {
+    if (length <= COPY_LIMIT) {
+      const at = this.#frame(length, FRAME.data, 0, streamId)
+      buffer.copy(this.#slab, at, FRAME_HEADER_BYTES, FRAME_HEADER_BYTES + length)
+      return
+    }
+    this.flush()
+    if (this.#isClosed) return
+    writeHeader(buffer, 0, length, FRAME.data, 0, streamId)
+    this.#transport.write(buffer.subarray(0, FRAME_HEADER_BYTES + length))
   }
 
   /** A header block, cut into HEADERS and CONTINUATION frames where the peer's limit asks for it. */
   headers(streamId: number, block: Uint8Array, endStream: boolean, maxFrame: number): void {
+    const most = Math.min(maxFrame, SLAB_BYTES - FRAME_HEADER_BYTES)
     let at = 0
     let type: number = FRAME.headers
     let flags: number = endStream ? FLAG.endStream : 0
     do {
-      const piece = block.subarray(at, at + maxFrame)
+      const piece = block.subarray(at, at + most)
       at += piece.length
       if (at >= block.length) flags |= FLAG.endHeaders
-      this.#bytes(type, flags, streamId, piece)
+      const to = this.#frame(piece.length, type, flags, streamId)
+      this.#slab.set(piece, to)
       type = FRAME.continuation
       flags = 0
     } while (at < block.length)
@@ -75,7 +88,8 @@ export class FrameWriter {
   }
 
   ping(payload: Uint8Array, isAck: boolean): void {
-    this.#bytes(FRAME.ping, isAck ? FLAG.ack : 0, 0, payload)
+    const at = this.#frame(payload.length, FRAME.ping, isAck ? FLAG.ack : 0, 0)
+    this.#slab.set(payload, at)
   }
 
   goaway(lastStreamId: number, code: number, debug: string): void {
@@ -93,96 +107,67 @@ export class FrameWriter {
 
   /** Bytes that are no frame: the client's preface. */
   raw(bytes: Buffer): void {
-    this.#reserve(bytes.length)
-    bytes.copy(this.#slab, this.#to)
-    this.#to += bytes.length
-    this.#waiting += bytes.length
-    this.#schedule()
+    const at = this.#place(bytes.length)
+    bytes.copy(this.#slab, at)
   }
 
   /** Hands everything gathered to the transport now. */
   flush = (): void => {
     this.#isScheduled = false
-    this.#cutSlab()
-    const parts = this.#parts
-    if (parts.length === 0 || this.#isClosed) return
-    this.#parts = []
-    this.#waiting = 0
-    if (!this.#transport.writable) return
-    if (parts.length === 1) {
-      this.#transport.write(parts[0]!)
-      return
-    }
-    this.#transport.cork()
-    for (const part of parts) this.#transport.write(part)
-    this.#transport.uncork()
+    const filled = this.#filled
+    this.#filled = 0
+    if (filled > 0 && !this.#isClosed) this.#transport.write(this.#slab.subarray(0, filled))
   }
 
   /** Nothing is written any more. */
   close(): void {
     this.#isClosed = true
-    this.#parts = []
-    this.#waiting = 0
-  }
-
-  #bytes(type: number, flags: number, streamId: number, payload: Uint8Array): void {
-    if (payload.length <= COPY_LIMIT) {
-      const at = this.#frame(payload.length, type, flags, streamId)
-      this.#slab.set(payload, at)
-      return
-    }
-    this.#header(payload.length, type, flags, streamId)
-    this.#cutSlab()
-    this.#parts.push(Buffer.from(payload))
-    this.#waiting += payload.length
+    this.#filled = 0
+    this.#slab = EMPTY
   }
 
   /**
-   * Room for a whole frame in the slab; its header is written, the payload's offset is given back. The slab may be
-   * another one afterwards: read `#slab` only after this call.
+   * Room for a whole frame in the slab; its header is written, the payload's offset is given back. `announced`: the
+   * payload follows outside of the slab. `#slab` may be another one afterwards: read it only after this call.
    */
-  #frame(length: number, type: number, flags: number, streamId: number): number {
-    this.#reserve(FRAME_HEADER_BYTES + length)
-    this.#header(length, type, flags, streamId)
-    const at = this.#to
-    this.#to += length
-    this.#waiting += length
+  #frame(length: number, type: number, flags: number, streamId: number, announced = length): number {
+    const at = this.#place(FRAME_HEADER_BYTES + length)
+    writeHeader(this.#slab, at, announced, type, flags, streamId)
+    return at + FRAME_HEADER_BYTES
+  }
+
+  #place(bytes: number): number {
+    if (this.#filled + bytes > this.#slab.length) {
+      this.flush()
+      if (this.#slab.length === 0) this.#slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
+    }
+    const at = this.#filled
+    this.#filled += bytes
+    if (!this.#isScheduled) {
+      this.#isScheduled = true
+      this.#transport.soon(this.flush)
+    }
     return at
   }
-
-  #header(length: number, type: number, flags: number, streamId: number): void {
-    this.#reserve(FRAME_HEADER_BYTES)
-    const slab = this.#slab
-    const at = this.#to
-    slab[at] = length >>> 16
-    slab[at + 1] = length >>> 8
-    slab[at + 2] = length
-    slab[at + 3] = type
-    slab[at + 4] = flags
-    slab.writeUInt32BE(streamId, at + 5)
-    this.#to += FRAME_HEADER_BYTES
-    this.#waiting += FRAME_HEADER_BYTES
-    this.#schedule()
-  }
-
-  #reserve(bytes: number): void {
-    if (this.#slab.length - this.#to >= bytes) return
-    this.#cutSlab()
-    // The old slab may still be queued in the transport: it is left to the collector, never written again.
-    this.#slab = Buffer.allocUnsafeSlow(Math.max(SLAB_BYTES, bytes))
-    this.#from = 0
-    this.#to = 0
-  }
-
-  #cutSlab(): void {
-    if (this.#to === this.#from) return
-    this.#parts.push(this.#slab.subarray(this.#from, this.#to))
-    this.#from = this.#to
-  }
-
-  #schedule(): void {
-    if (this.#isScheduled) return
-    this.#isScheduled = true
-    process.nextTick(this.flush)
-  }
 }
+
+function writeHeader(
+  into: Buffer,
+  at: number,
+  length: number,
+  type: number,
+  flags: number,
+  streamId: number,
+): void {
+  into[at] = length >>> 16
+  into[at + 1] = length >>> 8
+  into[at + 2] = length
+  into[at + 3] = type
+  into[at + 4] = flags
+  into[at + 5] = streamId >>> 24
+  into[at + 6] = streamId >>> 16
+  into[at + 7] = streamId >>> 8
+  into[at + 8] = streamId
+}
+
+const EMPTY = Buffer.alloc(0)

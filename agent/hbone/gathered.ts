@@ -1,9 +1,9 @@
 /**
  * Received bytes that nobody takes yet. A peer may fill a window of 4 MiB with frames of one byte: each would cost a
- * hundred times that. Small pieces are joined by copying; large ones are kept as they are.
+ * hundred times that. Small pieces are joined; large ones are copied, as what they are cut from is used again.
  */
 
-/** Below this a piece is copied: what it was cut from, a TLS record of 16 KiB, is not worth keeping for it. */
+/** Below this pieces are joined. */
 export const SMALL_PIECE = 8 * 1024
 const SLAB_BYTES = 16 * 1024
 
@@ -19,7 +19,7 @@ export class Gathered {
   push(piece: Buffer): void {
     if (piece.length >= SMALL_PIECE) {
       this.#cut()
-      this.#pieces.push(piece)
+      this.#pieces.push(Buffer.from(piece))
       return
     }
     if (this.#slab && this.#slab.length - this.#at < piece.length) this.#cut()

@@ -3,6 +3,7 @@ import type { Duplex } from 'node:stream'
 import type { SessionOptions } from './limits.ts'
 import { CODE, PREFACE, SETTING, SessionError } from './protocol.ts'
 import { Session, type Headers } from './session.ts'
+import type { Transport } from './transport.ts'
 import type { Tunnel } from './tunnel.ts'
 
 /** A request as it came; nothing in it is trusted. */
@@ -21,7 +22,11 @@ export class ServerSession extends Session {
   readonly #onConnect: (request: ConnectRequest) => void
 
   /** Answers on a connected, authenticated transport. `onConnect` is called once per request and must not throw. */
-  constructor(transport: Duplex, options: SessionOptions, onConnect: (request: ConnectRequest) => void) {
+  constructor(
+    transport: Transport | Duplex,
+    options: SessionOptions,
+    onConnect: (request: ConnectRequest) => void,
+  ) {
     super(transport, options)
     this.#onConnect = onConnect
     this.start([
@@ -32,15 +37,15 @@ export class ServerSession extends Session {
     ])
   }
 
-  protected override receive(chunk: Buffer): void {
-    if (this.#prefaceAt === PREFACE.length) return super.receive(chunk)
+  override received(chunk: Buffer): void {
+    if (this.#prefaceAt === PREFACE.length) return super.received(chunk)
     const take = Math.min(PREFACE.length - this.#prefaceAt, chunk.length)
     if (chunk.compare(PREFACE, this.#prefaceAt, this.#prefaceAt + take, 0, take) !== 0) {
       this.fail(new SessionError(CODE.protocolError, 'not an HTTP/2 client: wrong connection preface'))
       return
     }
     this.#prefaceAt += take
-    if (chunk.length > take) super.receive(chunk.subarray(take))
+    if (chunk.length > take) super.received(chunk.subarray(take))
   }
 
   headers(streamId: number, block: Buffer, endStream: boolean): void {

@@ -4,7 +4,7 @@
  * - everything ends in `#close()`, once: every stream is told, every timer is gone.
  * - a violation by the peer ends the session with a GOAWAY that names it; nothing the peer sends can throw further.
  */
-import type { Duplex } from 'node:stream'
+import { Duplex } from 'node:stream'
 import { errorText } from '../../lib/errors.ts'
 import { printable } from '../../lib/printable.ts'
 import { ControlBudget } from './budget.ts'
@@ -12,17 +12,18 @@ import { FrameReader, type FrameSink } from './frame-reader.ts'
 import { FrameWriter } from './frame-writer.ts'
 import { HeaderReader, type DecodedHeaders } from './header-reader.ts'
 import { HpackEncoder } from './hpack/encoder.ts'
-import { LINGER_MS, MAX_UNREAD_ANSWERS, SMALL_WINDOW_UPDATE, type SessionOptions } from './limits.ts'
+import { MAX_UNREAD_ANSWERS, SMALL_WINDOW_UPDATE, type SessionOptions } from './limits.ts'
 import { CODE, DEFAULT_WINDOW, MAX_WINDOW, SessionError, StreamResetError, codeName } from './protocol.ts'
 import { Liveness } from './liveness.ts'
 import { PeerSettings } from './peer-settings.ts'
+import { StreamTransport, type Transport, type TransportSink } from './transport.ts'
 import { Tunnel, type TunnelCarrier } from './tunnel.ts'
 
 export type Headers = readonly (readonly [name: string, value: string])[]
 
-export abstract class Session implements FrameSink, TunnelCarrier {
+export abstract class Session implements FrameSink, TunnelCarrier, TransportSink {
   readonly options: SessionOptions
-  readonly transport: Duplex
+  readonly transport: Transport
   protected readonly writer: FrameWriter
   protected readonly encoder = new HpackEncoder({ maxTableSize: 4096 })
   protected readonly tunnels = new Map<number, Tunnel>()
@@ -45,10 +46,10 @@ export abstract class Session implements FrameSink, TunnelCarrier {
   #closeError: Error | undefined
   readonly #onClosed: ((error: Error | undefined) => void)[] = []
 
-  constructor(transport: Duplex, options: SessionOptions) {
-    this.transport = transport
+  constructor(transport: Transport | Duplex, options: SessionOptions) {
+    this.transport = transport instanceof Duplex ? new StreamTransport(transport) : transport
     this.options = options
-    this.writer = new FrameWriter(transport)
+    this.writer = new FrameWriter(this.transport)
     this.#reader = new FrameReader(this, options.maxFrame)
     this.#headerReader = new HeaderReader(options.maxHeaderList)
     this.#liveness = new Liveness(
@@ -57,10 +58,6 @@ export abstract class Session implements FrameSink, TunnelCarrier {
       error => this.#close(error),
     )
     this.#receiveWindow = options.connectionWindow
-    transport.on('error', err => this.#close(err))
-    transport.on('close', () => this.#close(undefined))
-    transport.on('end', () => this.#close(undefined))
-    transport.on('drain', () => this.#pumpAll())
     this.#settingsTimer = setTimeout(
       () =>
         this.fail(
@@ -89,8 +86,8 @@ export abstract class Session implements FrameSink, TunnelCarrier {
     else this.#onClosed.push(callback)
   }
 
-  /** Takes the connection's bytes. */
-  protected receive(chunk: Buffer): void {
+  /** Takes the connection's bytes, which are the transport's again when it returns. */
+  received(chunk: Buffer): void {
     if (this.#isClosed) return
     this.#liveness.heard()
     try {
@@ -109,7 +106,16 @@ export abstract class Session implements FrameSink, TunnelCarrier {
   protected start(settings: readonly (readonly [number, number])[]): void {
     this.writer.settings(settings)
     this.writer.windowUpdate(0, this.options.connectionWindow - DEFAULT_WINDOW)
-    this.transport.on('data', (chunk: Buffer) => this.receive(chunk))
+    this.transport.start(this)
+  }
+
+  drained(): void {
+    this.#pumpAll()
+  }
+
+  /** The transport is gone. */
+  closed(error: Error | undefined): void {
+    this.#close(error)
   }
 
   protected newTunnel(id: number): Tunnel {
@@ -191,11 +197,7 @@ export abstract class Session implements FrameSink, TunnelCarrier {
       )
     this.tunnels.clear()
     this.#waiting.clear()
-    // What was written last, a GOAWAY perhaps, may still leave; a peer that does not read cannot hold us up.
-    const giveUp = setTimeout(() => this.transport.destroy(), LINGER_MS)
-    giveUp.unref()
-    this.transport.once('close', () => clearTimeout(giveUp))
-    this.transport.end(() => this.transport.destroy())
+    this.transport.end() // what was written last, a GOAWAY perhaps, may still leave
     for (const callback of this.#onClosed) callback(error)
     this.#onClosed.length = 0
   }
@@ -231,6 +233,11 @@ export abstract class Session implements FrameSink, TunnelCarrier {
     this.writer.data(tunnel.id, payload, endStream)
   }
 
+  sendInPlace(tunnel: Tunnel, buffer: Buffer, length: number): void {
+    this.#sendWindow -= length
+    this.writer.dataInPlace(tunnel.id, buffer, length)
+  }
+
   sendReset(streamId: number, code: number): void {
     if (!this.#isClosed) this.writer.rstStream(streamId, code)
   }
@@ -257,7 +264,7 @@ export abstract class Session implements FrameSink, TunnelCarrier {
     this.#unreported = 0
   }
 
-  closed(tunnel: Tunnel): void {
+  ended(tunnel: Tunnel): void {
     this.#waiting.delete(tunnel)
     if (this.tunnels.delete(tunnel.id)) this.streamGone()
     this.closeIfIdle()

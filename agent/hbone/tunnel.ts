@@ -9,7 +9,7 @@ import { Gathered, SMALL_PIECE } from './gathered.ts'
 import { CODE, MAX_WINDOW, SessionError, StreamResetError, codeName } from './protocol.ts'
 
 export interface TunnelHandlers {
-  /** Bytes from the peer; the buffer is the receiver's. */
+  /** Bytes from the peer, to be copied if they are kept. */
   data(chunk: Buffer): void
   /** The peer sends no more (END_STREAM): the FIN of the far application. */
   end(): void
@@ -22,6 +22,8 @@ export interface TunnelHandlers {
 /** What a tunnel needs of its session. */
 export interface TunnelCarrier {
   sendData(tunnel: Tunnel, payload: Buffer, endStream: boolean): void
+  /** The same without a copy: the payload stands in `buffer` from `FRAME_HEADER_BYTES` on. */
+  sendInPlace(tunnel: Tunnel, buffer: Buffer, length: number): void
   sendReset(streamId: number, code: number): void
   sendWindowUpdate(streamId: number, increment: number): void
   /** Bytes that may be sent now on any stream, as connection window and transport backlog allow. */
@@ -30,7 +32,7 @@ export interface TunnelCarrier {
   waitForRoom(tunnel: Tunnel): void
   /** The application has taken bytes that were counted against the connection's window. */
   credit(bytes: number): void
-  closed(tunnel: Tunnel): void
+  ended(tunnel: Tunnel): void
 }
 
 export class Tunnel {
@@ -107,7 +109,29 @@ export class Tunnel {
     if (this.#error) handlers.reset(this.#error)
   }
 
-  /** Sends bytes. False: pause until `drain`. Ignored after `end()` or a reset. */
+  /** Bytes that may be sent now; 0 when some wait already, or nothing may be sent any more. */
+  get room(): number {
+    if (this.#isClosed || this.#wantsEnd || this.#pending.length > 0) return 0
+    return Math.max(0, Math.min(this.sendWindow, this.maxPayload, this.#carrier.room()))
+  }
+
+  /** Asks for `drain` when there is room. */
+  waitForRoom(): void {
+    if (this.#isClosed || this.#wantsEnd) return
+    this.#needsDrain = true
+    this.#carrier.waitForRoom(this)
+  }
+
+  /**
+   * Sends the bytes from `FRAME_HEADER_BYTES` on, at most as many as there is `room` for; what stands before them is
+   * overwritten with the frame's header, so that both leave as one. The buffer may be reused at once.
+   */
+  sendInPlace(buffer: Buffer, length: number): void {
+    this.sendWindow -= length
+    this.#carrier.sendInPlace(this, buffer, length)
+  }
+
+  /** Sends bytes, which must not change until they have left. False: pause until `drain`. Ignored after `end()` or a reset. */
   write(chunk: Buffer): boolean {
     if (this.#isClosed || this.#wantsEnd || chunk.length === 0) return true
     if (this.#pending.length === 0 && chunk.length <= this.maxPayload) {
@@ -206,6 +230,7 @@ export class Tunnel {
     if (this.#sentEnd) {
       this.#closeIfDone()
     } else if (this.#needsDrain) {
+      if (this.room === 0) return this.#carrier.waitForRoom(this)
       this.#needsDrain = false
       this.#handlers?.drain()
     }
@@ -261,7 +286,7 @@ export class Tunnel {
       this.reset(CODE.flowControlError)
       return
     }
-    if (this.#pending.length > 0) this.pump()
+    if (this.#pending.length > 0 || this.#needsDrain) this.pump()
   }
 
   /** The stream died under way: RST_STREAM from the peer, or the session went. */
@@ -290,7 +315,7 @@ export class Tunnel {
 
   #close(): void {
     this.#isClosed = true
-    this.#carrier.closed(this)
+    this.#carrier.ended(this)
     if (this.#error) this.#discard()
     for (const callback of this.#onClosed) callback()
     this.#onClosed.length = 0

@@ -2,12 +2,12 @@
  * The beginning that both kinds of captured connection share: who is at its ends, where it was meant to go, and
  * whether it may go on at all. What it is then carried by is the caller's.
  */
-import type { Socket } from 'node:net'
 import { formatAddress, isLoopback, type SocketAddress } from '../../lib/address.ts'
 import { errorCode, errorText } from '../../lib/errors.ts'
+import { TcpSocket } from '../io/tcp.ts'
 import { AGENT_PORTS } from '../ports.ts'
 import { originalDestination } from '../sys/sockopt.ts'
-import { reset, resetOnClose, socketFd } from './app-socket.ts'
+import { Idle, resetOnClose } from './app-socket.ts'
 import type { Connection, ConnectionStart } from './connection.ts'
 import { endsOf } from './ends.ts'
 import { TOO_MANY, type PodContext } from './pod-context.ts'
@@ -20,25 +20,31 @@ export interface CapturedKind {
   readonly name: string
   /** What is known of the two ends. */
   readonly ends: (peer: SocketAddress, destination: SocketAddress, context: PodContext) => Ends
-  /** Carries it to its end. */
-  readonly carry: (socket: Socket, connection: Connection, context: PodContext) => Promise<void>
+  /** Carries it to its end. `gone` aborts when the application is lost before anything is carried. */
+  readonly carry: (
+    socket: TcpSocket,
+    connection: Connection,
+    context: PodContext,
+    gone: AbortSignal,
+  ) => Promise<void>
 }
 
-/** Takes a connection that was redirected to one of the agent's ports. Never throws. */
-export function acceptCaptured(socket: Socket, context: PodContext, kind: CapturedKind): void {
-  socket.on('error', ignore)
+/** Takes a connection, by its descriptor, that was redirected to one of the agent's ports. Never throws. */
+export function acceptCaptured(fd: number, context: PodContext, kind: CapturedKind): void {
+  const idle = new Idle('application closed the connection')
+  const socket = new TcpSocket(fd, idle)
   resetOnClose(socket)
-  const destination = originalDestination(socketFd(socket))
-  const { peer, local } = endsOf(socket)
+  const destination = originalDestination(fd)
+  const { peer, local } = endsOf(fd)
   const { pod } = context
   const connection = context.book.open({
     podUid: pod.uid,
     direction: kind.direction,
     ...kind.ends(peer, destination ?? local, context),
   })
-  connection.cut = () => reset(socket)
+  connection.cut = () => socket.reset()
   if (!destination || isLoopback(destination.ip) || AGENT_PORTS.has(destination.port)) {
-    reset(socket)
+    socket.reset()
     connection.close({
       reason: 'policy',
       error: 'not a captured connection: a call to the agent itself',
@@ -47,12 +53,12 @@ export function acceptCaptured(socket: Socket, context: PodContext, kind: Captur
     return
   }
   if (context.book.countOf(pod.uid) > context.options.maxConnections) {
-    reset(socket)
+    socket.reset()
     connection.close(TOO_MANY)
     return
   }
-  void kind.carry(socket, connection, context).catch((err: unknown) => {
-    reset(socket)
+  void kind.carry(socket, connection, context, idle.gone).catch((err: unknown) => {
+    socket.reset()
     connection.close({ reason: 'unreachable', error: errorText(err), errorCode: errorCode(err) })
     context.log('error', `${kind.name} connection failed unexpectedly`, {
       err: errorText(err),
@@ -60,5 +66,3 @@ export function acceptCaptured(socket: Socket, context: PodContext, kind: Captur
     })
   })
 }
-
-function ignore(): void {}

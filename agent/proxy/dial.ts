@@ -1,14 +1,17 @@
 /** Connections that the agent makes, from inside a pod's network namespace and with its mark. */
-import { Socket } from 'node:net'
-import { connect as tlsConnect, type SecureContext, type TLSSocket } from 'node:tls'
-import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
 import { formatAddress } from '../../lib/address.ts'
+import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
 import { ClientSession } from '../hbone/client.ts'
 import type { SessionOptions } from '../hbone/limits.ts'
 import { expectIdentity } from '../hbone/tls.ts'
+import { TcpSocket, type SocketFailure } from '../io/tcp.ts'
+import { TlsSocket } from '../io/tls-socket.ts'
 import { MARK } from '../ports.ts'
 import { inNetns } from '../sys/netns.ts'
+import { encodeSockaddr } from '../sys/sockaddr.ts'
 import { connectSocket } from '../sys/socket.ts'
+import type { TlsContext } from '../sys/tls-context.ts'
+import { Idle } from './app-socket.ts'
 
 export interface DialTarget {
   readonly ip: string
@@ -18,53 +21,49 @@ export interface DialTarget {
 }
 
 /**
- * A connected TCP socket made inside the namespace. Rejects with `UNREACHABLE`, whose cause has the errno name,
- * or with the signal's reason. The socket is paused and allows half-open ends.
+ * A connected TCP socket made inside the namespace, from which nobody reads yet. Rejects with `UNREACHABLE`, whose cause
+ * has the errno name, or with the signal's reason.
  */
 export function dial(
   netnsFd: number,
   target: DialTarget,
   timeoutMs: number,
   signal: AbortSignal,
-): Promise<Socket> {
+): Promise<TcpSocket> {
   const { ip, port, sourceIp } = target
-  const where = formatAddress(ip, port)
   return new Promise((resolve, reject) => {
     signal.throwIfAborted()
     const family = ip.includes(':') ? 6 : 4
     const fd = inNetns(netnsFd, () =>
       connectSocket({ family, mark: MARK, ...(sourceIp === undefined ? {} : { sourceIp }) }),
     )
-    const socket = new Socket({ fd, allowHalfOpen: true, manualStart: true } as never)
-    const timer = setTimeout(
-      () => fail(Object.assign(new Error(`no answer within ${timeoutMs} ms`), { code: 'ETIMEDOUT' })),
-      timeoutMs,
-    )
-    const fail = (err: unknown) => {
-      settle()
-      socket.destroy()
-      reject(new CulvertError('UNREACHABLE', `connect to ${where}`, { cause: err }))
+    const settle = () => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', abort)
     }
+    const failed = (cause: unknown) => {
+      settle()
+      reject(new CulvertError('UNREACHABLE', `connect to ${formatAddress(ip, port)}`, { cause }))
+    }
+    const socket = TcpSocket.connecting(fd, encodeSockaddr(ip, port), {
+      readable: () => undefined,
+      drained: () => {
+        settle()
+        socket.owner = new Idle('connection lost before anything was carried')
+        resolve(socket)
+      },
+      failed: (error: SocketFailure) => failed(error),
+    })
+    const timer = setTimeout(() => {
+      socket.destroy()
+      failed(Object.assign(new Error(`no answer within ${timeoutMs} ms`), { code: 'ETIMEDOUT' }))
+    }, timeoutMs)
     const abort = () => {
       settle()
       socket.destroy()
       reject(signal.reason as Error)
     }
-    const settle = () => {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', abort)
-      socket.off('error', fail)
-      socket.on('error', ignore) // whoever gets the socket adds a listener that does something
-    }
-    socket.on('error', fail)
     signal.addEventListener('abort', abort, { once: true })
-    socket.connect({ host: ip, port }, () => {
-      settle()
-      socket.setNoDelay(true)
-      socket.setKeepAlive(true, KEEPALIVE_MS)
-      resolve(socket)
-    })
-    socket.pause()
   })
 }
 
@@ -72,7 +71,7 @@ export interface HboneTarget {
   readonly ip: string
   readonly port: number
   readonly identities: readonly string[]
-  readonly context: SecureContext
+  readonly context: TlsContext
 }
 
 /**
@@ -80,7 +79,7 @@ export interface HboneTarget {
  * `TIMEOUT`.
  */
 export async function dialHbone(
-  connect: (target: DialTarget) => Promise<Socket>,
+  connect: (target: DialTarget) => Promise<TcpSocket>,
   target: HboneTarget,
   options: SessionOptions,
   handshakeTimeoutMs: number,
@@ -100,57 +99,34 @@ export async function dialHbone(
   return session
 }
 
-function handshake(raw: Socket, target: HboneTarget, timeoutMs: number, where: string): Promise<TLSSocket> {
-  return new Promise((resolve, reject) => {
-    const socket = tlsConnect({
-      socket: raw,
-      secureContext: target.context,
-      ALPNProtocols: ['h2'],
-      rejectUnauthorized: true,
-      checkServerIdentity: expectIdentity(target.identities),
-      servername: '',
-      highWaterMark: TRANSPORT_BUFFER,
-    } as never)
-    const timer = setTimeout(() => {
-      socket.destroy()
-      reject(new CulvertError('TIMEOUT', `TLS handshake with ${where} not done within ${timeoutMs} ms`))
-    }, timeoutMs)
-    socket.on('error', err => {
-      clearTimeout(timer)
-      socket.destroy()
-      const isIdentity = errorCode(err) === 'IDENTITY'
-      reject(
-        new CulvertError(isIdentity ? 'IDENTITY' : 'TLS', isIdentity ? errorText(err) : `TLS with ${where}`, {
-          cause: err,
-        }),
-      )
+async function handshake(
+  raw: TcpSocket,
+  target: HboneTarget,
+  timeoutMs: number,
+  where: string,
+): Promise<TlsSocket> {
+  if (raw.isClosed) throw new CulvertError('TLS', `peer ${where} closed the connection at once`)
+  const socket = new TlsSocket(raw.detach(), target.context, 'client')
+  let isLate = false
+  const timer = setTimeout(() => {
+    isLate = true
+    socket.destroy()
+  }, timeoutMs)
+  try {
+    await socket.secured
+    expectIdentity(socket.peerCertificate(), target.identities)
+    const alpn = socket.alpn()
+    if (alpn !== 'h2') throw new CulvertError('TLS', `peer ${where} does not speak HTTP/2 (ALPN '${alpn}')`)
+    return socket
+  } catch (err) {
+    socket.destroy()
+    if (isLate)
+      throw new CulvertError('TIMEOUT', `TLS handshake with ${where} not done within ${timeoutMs} ms`)
+    if (err instanceof CulvertError) throw err
+    throw new CulvertError('TLS', `TLS with ${where}: ${errorText(err)}`, {
+      cause: Object.assign(new Error(errorText(err)), { code: errorCode(err) }),
     })
-    socket.once('close', () => {
-      clearTimeout(timer)
-      reject(
-        new CulvertError('TLS', `peer ${where} closed the connection during the handshake`, {
-          cause: new CulvertError('CLOSED', 'end of stream'),
-        }),
-      )
-    })
-    socket.once('secureConnect', () => {
-      clearTimeout(timer)
-      if (socket.alpnProtocol === 'h2') resolve(socket)
-      else {
-        socket.destroy()
-        reject(
-          new CulvertError(
-            'TLS',
-            `peer ${where} does not speak HTTP/2 (ALPN ${String(socket.alpnProtocol)})`,
-          ),
-        )
-      }
-    })
-  })
+  } finally {
+    clearTimeout(timer)
+  }
 }
-
-/** The field's own: dead peers behind a silent network are noticed within a few minutes. */
-const KEEPALIVE_MS = 180_000
-const TRANSPORT_BUFFER = 1024 * 1024
-
-function ignore(): void {}

@@ -2,16 +2,16 @@
  * Inbound HBONE: a peer's agent asks for a tunnel to an address of this pod. 200 goes out only once policy has
  * passed and the application has accepted; the application sees the client's own address.
  */
-import type { Socket } from 'node:net'
-import type { TLSSocket } from 'node:tls'
 import { formatAddress, parseAddress, type SocketAddress } from '../../lib/address.ts'
 import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
 import { printable } from '../../lib/printable.ts'
 import { CODE } from '../hbone/protocol.ts'
 import { ServerSession, type ConnectRequest } from '../hbone/server.ts'
 import { clientIdentity } from '../hbone/tls.ts'
+import type { TcpSocket } from '../io/tcp.ts'
+import type { TlsSocket } from '../io/tls-socket.ts'
 import { AGENT_PORTS, PORT } from '../ports.ts'
-import { reset, resetOnClose } from './app-socket.ts'
+import { resetOnClose } from './app-socket.ts'
 import type { Connection } from './connection.ts'
 import { endsOf } from './ends.ts'
 import { parseForwarded } from './forwarded.ts'
@@ -19,12 +19,12 @@ import { TOO_MANY, type PodContext } from './pod-context.ts'
 import { relayTunnel } from './relay.ts'
 
 /** Takes an authenticated TLS connection from a peer. Undefined when the peer was turned away. */
-export function acceptHbone(socket: TLSSocket, context: PodContext): ServerSession | undefined {
-  const ends = endsOf(socket)
+export function acceptHbone(socket: TlsSocket, context: PodContext): ServerSession | undefined {
+  const ends = endsOf(socket.fd)
   const { ip: sourceIp, port: sourcePort } = ends.peer
   const localIp = ends.local.ip
   try {
-    const identity = clientIdentity(socket, context.trustDomain)
+    const identity = clientIdentity(socket.peerCertificate(), context.trustDomain)
     const session = new ServerSession(socket, context.options.session, request => {
       accept(request, { identity, sourceIp, sourcePort, localIp }, context)
     })
@@ -130,7 +130,7 @@ async function answer(
   }
   const gone = new AbortController()
   request.tunnel.onClosed(() => gone.abort(new CulvertError('CLOSED', 'peer gave the tunnel up')))
-  let app: Socket
+  let app: TcpSocket
   try {
     // A pod that calls itself must not be spoofed: the reply would never come back through the tunnel.
     const sourceIp = peer.sourceIp === target.ip ? undefined : peer.sourceIp
@@ -142,7 +142,7 @@ async function answer(
     return
   }
   if (request.tunnel.isClosed) {
-    reset(app)
+    app.reset()
     connection.close({
       reason: 'unreachable',
       error: 'peer gave the tunnel up while the application was being reached',

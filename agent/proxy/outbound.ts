@@ -4,13 +4,12 @@
  * can be tried as long as the first one has not accepted. A failure is a reset, never an end.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Socket } from 'node:net'
 import { formatAddress } from '../../lib/address.ts'
-import { CulvertError } from '../../lib/errors.ts'
 import type { ClientSession } from '../hbone/client.ts'
 import type { Tunnel } from '../hbone/tunnel.ts'
+import type { TcpSocket } from '../io/tcp.ts'
 import type { Endpoint, ServiceInfo } from '../worker/messages.ts'
-import { reset, resetOnClose } from './app-socket.ts'
+import { resetOnClose } from './app-socket.ts'
 import { acceptCaptured, type CapturedKind } from './captured.ts'
 import type { Connection } from './connection.ts'
 import { dialHbone } from './dial.ts'
@@ -26,9 +25,9 @@ const MAX_TRIES = 3
 const MAX_AGAINS = 4
 const AGAIN_AFTER_MS = 20
 
-/** Takes a connection that was redirected to the outbound port. Never throws. */
-export function acceptOutbound(app: Socket, context: PodContext): void {
-  acceptCaptured(app, context, OUTBOUND)
+/** Takes a connection that was redirected to the outbound port, by its descriptor. Never throws. */
+export function acceptOutbound(fd: number, context: PodContext): void {
+  acceptCaptured(fd, context, OUTBOUND)
 }
 
 const OUTBOUND: CapturedKind = {
@@ -47,15 +46,18 @@ const OUTBOUND: CapturedKind = {
   carry,
 }
 
-async function carry(app: Socket, connection: Connection, context: PodContext): Promise<void> {
-  const gone = new AbortController()
-  app.once('close', () => gone.abort(new CulvertError('CLOSED', 'application closed the connection')))
+async function carry(
+  app: TcpSocket,
+  connection: Connection,
+  context: PodContext,
+  gone: AbortSignal,
+): Promise<void> {
   const { ip, port } = connection.destination
   const decision = await context.route(ip, port)
   if (decision.service) connection.service = decision.service
   if (decision.kind === 'refuse') {
     if (decision.peer) connection.destination = { ...decision.peer, ip, port }
-    reset(app)
+    app.reset()
     connection.close({ reason: decision.reason, error: decision.detail })
     return
   }
@@ -68,25 +70,25 @@ async function carry(app: Socket, connection: Connection, context: PodContext): 
     connection.destination = { ...endpoint.peer, ip: endpoint.ip, port: endpoint.port }
     const hasOther = tries + 1 < MAX_TRIES && tried.size < decision.endpoints.length
     const { service } = decision
-    const attempt = { app, connection, context, endpoint, service, hasOther, signal: gone.signal }
+    const attempt = { app, connection, context, endpoint, service, hasOther, signal: gone }
     const { via } = endpoint
     const result = via.kind === 'hbone' ? await viaTunnel(attempt, via) : await inTheClear(attempt, via)
     if (!result) return
     failure = result
-    if (failure.next === 'give-up' || gone.signal.aborted) break
+    if (failure.next === 'give-up' || gone.aborted) break
     const other = pickEndpoint(decision.endpoints, tried)
     if (!other && failure.next === 'try-again' && agains++ < MAX_AGAINS) {
       tries--
       await sleep(AGAIN_AFTER_MS) // the news that the other sessions are lost too may be under way
     } else endpoint = other
   }
-  reset(app)
+  app.reset()
   connection.close(failure)
 }
 
 /** One try to carry a connection, at one endpoint. */
 interface Attempt {
-  readonly app: Socket
+  readonly app: TcpSocket
   readonly connection: Connection
   readonly context: PodContext
   readonly endpoint: Endpoint
@@ -171,7 +173,7 @@ async function inTheClear(attempt: Attempt, via: Via<'tcp'>): Promise<Failure | 
   connection.hboneAddress = undefined
   const { patienceMs } = context.options
   const patience = hasOther ? AbortSignal.timeout(patienceMs) : undefined
-  let peer: Socket
+  let peer: TcpSocket
   try {
     const target = { ip: endpoint.ip, port: endpoint.port }
     peer = await context.dial(target, patience ? AbortSignal.any([signal, patience]) : signal)

@@ -2,17 +2,17 @@
  * Captured inbound plaintext: let through where the pod's mode allows it, with the client's own address, and
  * refused with a reset where it does not.
  */
-import type { Socket } from 'node:net'
-import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
-import { reset, resetOnClose } from './app-socket.ts'
+import { errorCode, errorText } from '../../lib/errors.ts'
+import type { TcpSocket } from '../io/tcp.ts'
+import { resetOnClose } from './app-socket.ts'
 import { acceptCaptured, type CapturedKind } from './captured.ts'
 import type { Connection } from './connection.ts'
 import type { PodContext } from './pod-context.ts'
 import { relaySockets } from './relay.ts'
 
-/** Takes a connection that was redirected to the inbound port. Never throws. */
-export function acceptPlaintext(client: Socket, context: PodContext): void {
-  acceptCaptured(client, context, PLAINTEXT)
+/** Takes a connection that was redirected to the inbound port, by its descriptor. Never throws. */
+export function acceptPlaintext(fd: number, context: PodContext): void {
+  acceptCaptured(fd, context, PLAINTEXT)
 }
 
 const PLAINTEXT: CapturedKind = {
@@ -30,24 +30,27 @@ const PLAINTEXT: CapturedKind = {
   carry,
 }
 
-async function carry(client: Socket, connection: Connection, context: PodContext): Promise<void> {
-  const gone = new AbortController()
-  client.once('close', () => gone.abort(new CulvertError('CLOSED', 'client closed the connection')))
+async function carry(
+  client: TcpSocket,
+  connection: Connection,
+  context: PodContext,
+  gone: AbortSignal,
+): Promise<void> {
   const { ip, port } = connection.destination
   const sourceIp = connection.source.ip
   const decision = await context.admit({ sourceIp, identity: undefined, ip, port })
   connection.source = { ...connection.source, ...decision.peer }
   if (decision.kind === 'refuse') {
-    reset(client)
+    client.reset()
     connection.close({ reason: decision.reason, error: decision.detail })
     return
   }
-  let app: Socket
+  let app: TcpSocket
   try {
     const target = { ip, port, sourceIp: sourceIp === ip ? undefined : sourceIp }
-    app = await context.dial(target, gone.signal)
+    app = await context.dial(target, gone)
   } catch (err) {
-    reset(client)
+    client.reset()
     const code = (err instanceof Error ? errorCode(err.cause) : undefined) ?? errorCode(err)
     connection.close({ reason: 'unreachable', error: errorText(err), errorCode: code })
     return

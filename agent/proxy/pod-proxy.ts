@@ -1,13 +1,13 @@
 /** One pod on one data-plane thread: its listeners, its certificate, its sessions. */
-import { createServer, type Server, type Socket } from 'node:net'
-import type { SecureContext } from 'node:tls'
 import { LRUMap } from './lru-map.ts'
 import { CulvertError, errorText } from '../../lib/errors.ts'
 import { parseSpiffe } from '../../lib/spiffe.ts'
 import { HbonePool } from '../hbone/pool.ts'
 import type { ServerSession } from '../hbone/server.ts'
-import { secureContext } from '../hbone/tls.ts'
-import { closeFd } from '../sys/socket.ts'
+import { Listener } from '../io/listener.ts'
+import type { TcpSocket } from '../io/tcp.ts'
+import { closeFd } from '../sys/fd.ts'
+import { TlsContext } from '../sys/tls-context.ts'
 import type {
   AdmitDecision,
   AdmitQuestion,
@@ -34,9 +34,6 @@ export interface PodProxyParts {
 
 /** Decisions kept per pod: a few destinations are most of the traffic. */
 const KEPT_DECISIONS = 4096
-/** The kernel caps it at net.core.somaxconn. */
-const BACKLOG = 4096
-const SOCKET_BUFFER = 256 * 1024
 
 export class PodProxy implements PodContext {
   readonly pod: PodPlane
@@ -51,12 +48,11 @@ export class PodProxy implements PodContext {
   readonly #routes = new LRUMap<string, Promise<RouteDecision>>(KEPT_DECISIONS)
   readonly #admissions = new LRUMap<string, Promise<AdmitDecision>>(KEPT_DECISIONS)
   readonly #sessions = new Set<ServerSession>()
-  readonly #plain: Server[] = []
+  readonly #plain: Listener[] = []
   #hbone: HboneListener | undefined
   #hboneFd: number | undefined
-  #certificate: PodCertificate | undefined
-  #context: SecureContext | undefined
-  readonly #contextWaiters = new Set<(context: SecureContext) => void>()
+  #context: TlsContext | undefined
+  readonly #contextWaiters = new Set<(context: TlsContext) => void>()
   /** Its namespace may be gone, and the descriptor be another's. */
   #hasLeft = false
 
@@ -72,8 +68,8 @@ export class PodProxy implements PodContext {
   /** Starts accepting. 15008 is served from the first certificate on; until then its connections wait in the kernel. */
   listen(listeners: PodListeners): void {
     this.#plain.push(
-      this.#serve(listeners.outbound, socket => acceptOutbound(socket, this)),
-      this.#serve(listeners.inbound, socket => acceptPlaintext(socket, this)),
+      this.#serve(listeners.outbound, fd => acceptOutbound(fd, this)),
+      this.#serve(listeners.inbound, fd => acceptPlaintext(fd, this)),
     )
     this.#hboneFd = listeners.hbone
     this.#serveHbone()
@@ -81,9 +77,8 @@ export class PodProxy implements PodContext {
 
   /** New connections use it, open ones are not touched. */
   setCertificate(certificate: PodCertificate): void {
-    this.#context = secureContext(certificate)
-    this.#certificate = certificate
-    this.#hbone?.setCertificate(certificate)
+    this.#context = new TlsContext(certificate)
+    this.#hbone?.setContext(this.#context)
     for (const take of this.#contextWaiters) take(this.#context)
     this.#contextWaiters.clear()
     this.#serveHbone()
@@ -111,7 +106,7 @@ export class PodProxy implements PodContext {
     return cut
   }
 
-  dial(target: DialTarget, signal: AbortSignal): Promise<Socket> {
+  dial(target: DialTarget, signal: AbortSignal): Promise<TcpSocket> {
     if (this.#hasLeft) return Promise.reject(new CulvertError('CLOSED', 'the pod has left the mesh'))
     this.dialled++
     return dial(this.pod.netnsFd, target, this.options.connectTimeoutMs, signal)
@@ -127,7 +122,7 @@ export class PodProxy implements PodContext {
     return this.#admissions.getOrAsk(key, () => this.#control.admit({ podUid: this.pod.uid, ...question }))
   }
 
-  tlsContext(signal: AbortSignal): Promise<SecureContext> {
+  tlsContext(signal: AbortSignal): Promise<TlsContext> {
     if (this.#context) return Promise.resolve(this.#context)
     return new Promise((resolve, reject) => {
       this.#contextWaiters.add(resolve)
@@ -143,21 +138,15 @@ export class PodProxy implements PodContext {
     })
   }
 
-  #serve(fd: number, accept: (socket: Socket) => void): Server {
-    const server = createServer(
-      { allowHalfOpen: true, pauseOnConnect: true, noDelay: true, highWaterMark: SOCKET_BUFFER },
-      accept,
-    )
-    server.on('error', err =>
+  #serve(fd: number, accept: (fd: number) => void): Listener {
+    return new Listener(fd, accept, err =>
       this.log('error', 'listener failed', { pod: this.pod.name, err: errorText(err) }),
     )
-    server.listen({ fd, backlog: BACKLOG })
-    return server
   }
 
   /** Stops accepting; what is open goes on. */
   #unlisten(): void {
-    for (const server of this.#plain.splice(0)) server.close()
+    for (const listener of this.#plain.splice(0)) listener.close()
     this.#hbone?.close()
     this.#hbone = undefined
     if (this.#hboneFd !== undefined) closeFd(this.#hboneFd)
@@ -165,10 +154,10 @@ export class PodProxy implements PodContext {
   }
 
   #serveHbone(): void {
-    if (this.#hboneFd === undefined || this.#certificate === undefined || this.#hbone) return
+    if (this.#hboneFd === undefined || this.#context === undefined || this.#hbone) return
     const fd = this.#hboneFd
     this.#hboneFd = undefined // the server owns it now
-    this.#hbone = new HboneListener(fd, this.#certificate, this, session => {
+    this.#hbone = new HboneListener(fd, this.#context, this, session => {
       this.#sessions.add(session)
       session.onClosed(() => this.#sessions.delete(session))
     })

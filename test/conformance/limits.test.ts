@@ -6,7 +6,6 @@ import { Gathered, SMALL_PIECE } from '../../agent/hbone/gathered.ts'
 import { HpackEncoder } from '../../agent/hbone/hpack/encoder.ts'
 import {
   DEFAULT_SESSION,
-  LINGER_MS,
   MAX_CONTINUATIONS,
   MAX_CONTROL_PAYLOAD,
   MAX_HEADER_BLOCK,
@@ -205,16 +204,13 @@ await t.test('applications’ bytes wait for the transport above the send buffer
   }
 })
 
-await t.test('one whose last words do not leave is let go after half a second', async t => {
+await t.test('one whose last words do not leave is let go all the same', async t => {
   const { session, transport } = unread({})
-  const alive = setTimeout(() => t.fail('it is held'), 4 * LINGER_MS) // the session's own timer holds no process
+  const alive = setTimeout(() => t.fail('it is held'), 5000) // the session's own timer holds no process
   t.teardown(() => clearTimeout(alive))
-  const startedAt = performance.now()
   session.fail(new SessionError(CODE.internalError, 'over'))
   t.notOk(transport.destroyed, 'they may leave yet')
   await once(transport, 'close')
-  const ms = performance.now() - startedAt
-  t.ok(ms > LINGER_MS * 0.9 && ms < LINGER_MS * 4, `${Math.round(ms)} ms`)
 })
 
 await t.test('a silent peer is asked, one that answers is kept, and one that does not is let go', async t => {
@@ -253,7 +249,7 @@ await t.test('a GOAWAY of ours says no more than 256 bytes', async t => {
   t.ok(payload.length + FRAME_HEADER_BYTES < MAX_CONTROL_PAYLOAD)
 })
 
-await t.test('pieces that wait are joined below 8 KiB, and kept as they are from there on', t => {
+await t.test('pieces that wait are joined below 8 KiB, and kept by themselves from there on', t => {
   const gathered = new Gathered()
   const small = Buffer.alloc(SMALL_PIECE - 1, 1)
   const large = Buffer.alloc(SMALL_PIECE, 2)
@@ -267,7 +263,7 @@ await t.test('pieces that wait are joined below 8 KiB, and kept as they are from
       [10, 1],
     ],
   )
-  t.equal(pieces[1], large, 'without a copy')
+  t.not(pieces[1], large, 'a copy: what it was cut from is used again')
   t.ok(gathered.isEmpty)
   t.end()
 })

@@ -3,6 +3,7 @@ import * as fc from 'fast-check'
 import t from 'tap'
 import { FrameReader, type FrameSink } from '../../../agent/hbone/frame-reader.ts'
 import { FrameWriter } from '../../../agent/hbone/frame-writer.ts'
+import { StreamTransport } from '../../../agent/hbone/transport.ts'
 import { CODE, FLAG, FRAME, SessionError } from '../../../agent/hbone/protocol.ts'
 
 type Seen = readonly unknown[]
@@ -91,7 +92,7 @@ await t.test('what the writer writes the reader reads, however the bytes are cut
       fc.infiniteStream(fc.integer({ min: 1, max: 5000 })),
       (frames, cuts) => {
         const wire = new PassThrough({ highWaterMark: 1 << 24 })
-        const writer = new FrameWriter(wire)
+        const writer = new FrameWriter(new StreamTransport(wire))
         for (const { write } of frames) write(writer)
         writer.flush()
         const all = (wire.read() as Buffer | null) ?? Buffer.alloc(0)

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import t, { type Test } from 'tap'
 import { relaySockets, relayTunnel, type Relay } from '../../../agent/proxy/relay.ts'
-import { readAll, socketPair } from '../../helpers/tcp.ts'
+import { agentPair, readAll } from '../../helpers/tcp.ts'
 import { tunnelPair } from '../../helpers/tunnel.ts'
 
 const MIB = 1024 * 1024
@@ -23,8 +23,8 @@ interface Carried {
 type Carry = (t: Test, halfClosedMs?: number) => Promise<Carried>
 
 const throughTunnel: Carry = async (t, halfClosedMs = HOUR_MS) => {
-  const [client, nearApp] = await socketPair(t)
-  const [server, farApp] = await socketPair(t)
+  const [client, nearApp] = await agentPair(t)
+  const [server, farApp] = await agentPair(t)
   const { near, far, server: session } = await tunnelPair(t)
   const counts = { fromClient: 0, toClient: 0 }
   const counter = {
@@ -40,8 +40,8 @@ const throughTunnel: Carry = async (t, halfClosedMs = HOUR_MS) => {
 }
 
 const betweenSockets: Carry = async (t, halfClosedMs = HOUR_MS) => {
-  const [client, near] = await socketPair(t)
-  const [server, far] = await socketPair(t)
+  const [client, near] = await agentPair(t)
+  const [server, far] = await agentPair(t)
   const counts = { fromClient: 0, toClient: 0 }
   const counter = {
     fromApp: (bytes: number) => (counts.fromClient += bytes),
@@ -186,16 +186,16 @@ await t.test('a tunnel that is lost is a reset for both applications and an end 
 
 await t.test('an application that was gone before anything was carried', async t => {
   const none = { fromApp: () => undefined, toApp: () => undefined }
-  const [, gone] = await socketPair(t)
+  const [apart, gone] = await agentPair(t)
+  apart.on('error', () => undefined)
   const { near, far } = await tunnelPair(t)
   gone.destroy()
-  await once(gone, 'close')
   t.match(await relayTunnel(gone, near, none, HOUR_MS).ended, { errorCode: 'ECONNRESET' })
   await new Promise<void>(resolve => far.onClosed(resolve))
-  const [, alsoGone] = await socketPair(t)
-  const [client, near2] = await socketPair(t)
+  const [alsoApart, alsoGone] = await agentPair(t)
+  alsoApart.on('error', () => undefined)
+  const [client, near2] = await agentPair(t)
   alsoGone.destroy()
-  await once(alsoGone, 'close')
   t.match(await relaySockets(near2, alsoGone, none, HOUR_MS).ended, { errorCode: 'ECONNRESET' })
   const [err] = (await once(client, 'error')) as [NodeJS.ErrnoException]
   t.equal(err.code, 'ECONNRESET')
