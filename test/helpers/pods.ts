@@ -22,7 +22,7 @@ export interface TestPod {
 let worlds = 0
 
 /** Makes one namespace per name, all reachable from each other. */
-export function makePods(t: Test, names: readonly string[]): TestPod[] {
+export function makePods(t: Pick<Test, 'teardown'>, names: readonly string[]): TestPod[] {
   const prefix = `culvert-t${process.pid}-${worlds++}`
   const bridge = `${prefix}-br`
   const made = [bridge, ...names.map(name => `${prefix}-${name}`)]
