@@ -83,6 +83,8 @@ export interface MicroResult {
   readonly samples: readonly number[]
   /** What one operation is, when that is not plain: `certificates`, `workloads`. */
   readonly unit?: string
+  /** For what fills a store: the process's growth while it was filled, and what of it stayed. Medians of the samples. */
+  readonly memory?: { readonly peakBytes: number; readonly keptBytes: number }
   readonly about: string
 }
 
