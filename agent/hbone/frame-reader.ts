@@ -51,16 +51,16 @@ export class FrameReader {
     this.#maxFrame = maxFrame
   }
 
-  /** Takes the next bytes of the connection. Throws `SessionError`; the reader is of no use after that. */
-  push(chunk: Buffer): void {
+  /** Takes the next bytes of the connection, the first `length` of the chunk. Throws `SessionError`; the reader is of no use after that. */
+  push(chunk: Buffer, length = chunk.length): void {
     let at = 0
-    while (at < chunk.length) {
+    while (at < length) {
       if (this.#left < 0) {
-        if (this.#headFilled === 0 && chunk.length - at >= FRAME_HEADER_BYTES) {
+        if (this.#headFilled === 0 && length - at >= FRAME_HEADER_BYTES) {
           this.#begin(chunk, at)
           at += FRAME_HEADER_BYTES
         } else {
-          const take = Math.min(FRAME_HEADER_BYTES - this.#headFilled, chunk.length - at)
+          const take = Math.min(FRAME_HEADER_BYTES - this.#headFilled, length - at)
           chunk.copy(this.#head, this.#headFilled, at, at + take)
           this.#headFilled += take
           at += take
@@ -70,7 +70,7 @@ export class FrameReader {
         }
         if (this.#left > 0) continue
       }
-      const take = Math.min(this.#left, chunk.length - at)
+      const take = Math.min(this.#left, length - at)
       if (take > 0 || this.#left === 0) {
         const piece = chunk.subarray(at, at + take)
         at += take

@@ -37,7 +37,7 @@ export class FrameWriter {
     }
     this.#frame(0, FRAME.data, flags, streamId, payload.length)
     this.flush()
-    if (!this.#isClosed) this.#transport.write(payload)
+    if (!this.#isClosed) this.#transport.write(payload, payload.length)
   }
 
   /** A DATA frame whose payload of `length` bytes stands in `buffer` after room for the header. */
@@ -50,7 +50,7 @@ export class FrameWriter {
     this.flush()
     if (this.#isClosed) return
     writeHeader(buffer, 0, length, FRAME.data, 0, streamId)
-    this.#transport.write(buffer.subarray(0, FRAME_HEADER_BYTES + length))
+    this.#transport.write(buffer, FRAME_HEADER_BYTES + length)
   }
 
   /** A header block, cut into HEADERS and CONTINUATION frames where the peer's limit asks for it. */
@@ -116,7 +116,7 @@ export class FrameWriter {
     this.#isScheduled = false
     const filled = this.#filled
     this.#filled = 0
-    if (filled > 0 && !this.#isClosed) this.#transport.write(this.#slab.subarray(0, filled))
+    if (filled > 0 && !this.#isClosed) this.#transport.write(this.#slab, filled)
   }
 
   /** Nothing is written any more. */

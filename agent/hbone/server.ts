@@ -37,15 +37,15 @@ export class ServerSession extends Session {
     ])
   }
 
-  override received(chunk: Buffer): void {
-    if (this.#prefaceAt === PREFACE.length) return super.received(chunk)
-    const take = Math.min(PREFACE.length - this.#prefaceAt, chunk.length)
+  override received(chunk: Buffer, length: number): void {
+    if (this.#prefaceAt === PREFACE.length) return super.received(chunk, length)
+    const take = Math.min(PREFACE.length - this.#prefaceAt, length)
     if (chunk.compare(PREFACE, this.#prefaceAt, this.#prefaceAt + take, 0, take) !== 0) {
       this.fail(new SessionError(CODE.protocolError, 'not an HTTP/2 client: wrong connection preface'))
       return
     }
     this.#prefaceAt += take
-    if (chunk.length > take) super.received(chunk.subarray(take))
+    if (length > take) super.received(chunk.subarray(take, length), length - take)
   }
 
   headers(streamId: number, block: Buffer, endStream: boolean): void {

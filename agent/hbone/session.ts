@@ -87,11 +87,11 @@ export abstract class Session implements FrameSink, TunnelCarrier, TransportSink
   }
 
   /** Takes the connection's bytes, which are the transport's again when it returns. */
-  received(chunk: Buffer): void {
+  received(chunk: Buffer, length: number): void {
     if (this.#isClosed) return
     this.#liveness.heard()
     try {
-      this.#reader.push(chunk)
+      this.#reader.push(chunk, length)
       this.#checkUnread()
     } catch (err) {
       this.fail(

@@ -3,8 +3,8 @@ import type { Duplex } from 'node:stream'
 import { LINGER_MS } from './limits.ts'
 
 export interface TransportSink {
-  /** The bytes are the transport's again once this returns: what is to be kept must be copied. */
-  received(bytes: Buffer): void
+  /** The first `length` bytes have come. They are the transport's again once this returns: what is kept must be copied. */
+  received(bytes: Buffer, length: number): void
   /** What waited to be written has left. */
   drained(): void
   /** Told once, last. Undefined after an orderly end. Not told after `end` or `destroy`. */
@@ -17,8 +17,8 @@ export interface Transport {
   readonly isClosed: boolean
   /** Starts to deliver. */
   start(sink: TransportSink): void
-  /** Takes bytes; the buffer may be reused once this returns. */
-  write(bytes: Buffer): void
+  /** Takes the first `length` bytes; the buffer may be reused once this returns. */
+  write(bytes: Buffer, length: number): void
   /** Calls back when the events at hand have been served: what they all have written can leave together. */
   soon(callback: () => void): void
   /** Ends in order after what was written; a peer that does not read cannot hold that up for long. */
@@ -49,11 +49,11 @@ export class StreamTransport implements Transport {
 
   start(sink: TransportSink): void {
     this.#sink = sink
-    this.#stream.on('data', (chunk: Buffer) => this.#sink?.received(chunk))
+    this.#stream.on('data', (chunk: Buffer) => this.#sink?.received(chunk, chunk.length))
   }
 
-  write(bytes: Buffer): void {
-    if (this.#stream.writable) this.#stream.write(Buffer.from(bytes))
+  write(bytes: Buffer, length: number): void {
+    if (this.#stream.writable) this.#stream.write(Buffer.from(bytes.subarray(0, length)))
   }
 
   soon(callback: () => void): void {

@@ -38,6 +38,7 @@ export class EventLoop {
   #isScheduled = false
   #quick = 0
   #after: (() => void)[] = []
+  #served: (() => void)[] = []
   #again: (() => void)[] = []
   readonly #turn = (): void => this.#run()
 
@@ -130,8 +131,10 @@ export class EventLoop {
     do {
       while (this.#after.length > 0) {
         const after = this.#after
-        this.#after = []
+        this.#after = this.#served // two that take turns, instead of a new one each time
         for (const callback of after) callback()
+        after.length = 0
+        this.#served = after
       }
       serveMicrotasks?.()
     } while (this.#after.length > 0)

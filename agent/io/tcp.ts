@@ -116,12 +116,12 @@ export class TcpSocket implements Watcher {
   }
 
   /**
-   * Reads at most `most` bytes into `into` from `at` on: how many there were, 0 for the end, `NOTHING` when there is
-   * nothing now or the connection is lost (then `failed` was told).
+   * Reads at most `most` bytes: how many there were, 0 for the end, `NOTHING` when there is nothing now or the connection
+   * is lost (then `failed` was told).
    */
-  read(into: Buffer, at: number, most: number): number {
+  read(into: Buffer, most: number): number {
     if (this.#fd < 0) return NOTHING
-    const count = libc.recv(this.#fd, at === 0 ? into : into.subarray(at, at + most), most, 0)
+    const count = libc.recv(this.#fd, into, most, 0)
     if (count >= 0) return count
     const errno = lastErrno()
     if (errno !== EAGAIN && errno !== EINTR) this.#fail(new SocketFailure(errno, 'read'))

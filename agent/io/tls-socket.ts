@@ -17,9 +17,11 @@ const SHUT_WR = 1
 /** The most that a record holds (RFC 8446 §5.1). */
 const RECORD = 16_384
 /** Every thread has its own copy of this module, and a buffer is used by one socket at a time. */
-const received = Buffer.allocUnsafeSlow(256 * 1024)
+const received = Buffer.allocUnsafeSlow(512 * 1024)
 /** Buffers full that one socket may read before others have their turn. */
 const FILLS = 4
+/** What is encrypted and waits is not counted: this stands for it. */
+const UNFLUSHED = 128 * 1024
 
 export class TlsSocket implements Transport, Watcher {
   #fd: number
@@ -29,9 +31,13 @@ export class TlsSocket implements Transport, Watcher {
   #sink: TransportSink | undefined
   #queue: Buffer[] = []
   #queued = 0
+  /** Encrypted, and not all with the kernel yet. */
+  #isUnflushed = false
   /** Ends in order: `lingering` until the peer has ended too. */
   #ending: 'no' | 'writing' | 'lingering' = 'no'
   #giveUp: NodeJS.Timeout | undefined
+  /** What the last `#fill` found after what it gave. */
+  #state: 'dry' | 'more' | 'ended' = 'dry'
 
   /** Takes a connected, non-blocking socket, which is its own from here on. Throws `TlsFailure` or `SYSCALL`. */
   constructor(fd: number, context: TlsContext, side: 'client' | 'server') {
@@ -57,7 +63,7 @@ export class TlsSocket implements Transport, Watcher {
   }
 
   get backlog(): number {
-    return this.#queued
+    return this.#queued + (this.#isUnflushed ? UNFLUSHED : 0)
   }
 
   peerCertificate(): X509Certificate | undefined {
@@ -74,12 +80,12 @@ export class TlsSocket implements Transport, Watcher {
     if (this.#channel.hasMore) loop.nextTurn(() => this.#readable()) // came with the handshake
   }
 
-  write(bytes: Buffer): void {
+  write(bytes: Buffer, length: number): void {
     if (this.#fd < 0 || this.#ending !== 'no') return
-    if (this.#queued === 0 && this.#send(bytes)) return
-    if (this.#fd < 0) return
-    this.#queue.push(Buffer.from(bytes))
-    this.#queued += bytes.length
+    if (this.#queued === 0 && this.#send(bytes, length)) return
+    if (this.#fd < 0) return // lost
+    this.#queue.push(Buffer.from(bytes.subarray(0, length)))
+    this.#queued += length
     this.#interest(this.#events | EPOLLOUT)
   }
 
@@ -92,7 +98,7 @@ export class TlsSocket implements Transport, Watcher {
     this.#sink = undefined
     this.#ending = 'writing'
     this.#giveUp = setTimeout(() => this.destroy(), LINGER_MS).unref()
-    if (this.#queued === 0) this.#endNow()
+    if (this.#queued === 0 && !this.#isUnflushed) this.#endNow()
   }
 
   destroy(): void {
@@ -149,11 +155,12 @@ export class TlsSocket implements Transport, Watcher {
     if (this.#ending === 'lingering') return this.#discard()
     try {
       for (let fills = 0; fills < FILLS; fills++) {
-        const { count, isDry, isEnded } = this.#fill()
-        if (count > 0) this.#sink?.received(received.subarray(0, count))
+        const count = this.#fill()
+        const state = this.#state
+        if (count > 0) this.#sink?.received(received, count)
         if (this.#fd < 0) return
-        if (isEnded) return this.#close(undefined)
-        if (isDry) return
+        if (state === 'ended') return this.#close(undefined)
+        if (state === 'dry') return
       }
       // The rest may be in OpenSSL's buffer, where the kernel does not know of it.
       loop.nextTurn(() => this.#fd >= 0 && this.#readable())
@@ -162,25 +169,30 @@ export class TlsSocket implements Transport, Watcher {
     }
   }
 
-  /** Reads what there is, one buffer at most. */
-  #fill(): { count: number; isDry: boolean; isEnded: boolean } {
+  /** Reads what there is, one buffer at most: how many bytes; `#state` says whether there may be more. */
+  #fill(): number {
     let count = 0
+    this.#state = 'dry'
     while (count <= received.length - RECORD) {
       const got = this.#channel.read(count === 0 ? received : received.subarray(count))
-      if (got < 0) return { count, isDry: true, isEnded: got === ENDED }
+      if (got < 0) {
+        if (got === ENDED) this.#state = 'ended'
+        return count
+      }
       count += got
       // A short record is often the last: asking OpenSSL is cheaper than asking the kernel.
-      if (got < RECORD && !this.#channel.hasMore) return { count, isDry: true, isEnded: false }
+      if (got < RECORD && !this.#channel.hasMore) return count
     }
-    return { count, isDry: false, isEnded: false }
+    this.#state = 'more'
+    return count
   }
 
   #discard(): void {
     try {
       for (let fills = 0; fills < FILLS; fills++) {
-        const { isDry, isEnded } = this.#fill()
-        if (isEnded) return this.destroy()
-        if (isDry) return
+        this.#fill()
+        if (this.#state === 'ended') return this.destroy()
+        if (this.#state === 'dry') return
       }
     } catch {
       this.destroy()
@@ -188,21 +200,38 @@ export class TlsSocket implements Transport, Watcher {
   }
 
   #writable(): void {
+    if (this.#isUnflushed && !this.#flush()) return
     while (this.#queue.length > 0) {
       const first = this.#queue[0]!
-      if (!this.#send(first)) return
+      if (!this.#send(first, first.length)) return
       this.#queued -= first.length
       this.#queue.shift()
     }
+    if (this.#isUnflushed) return
     this.#interest(EPOLLIN)
     if (this.#ending === 'writing') this.#endNow()
     else this.#sink?.drained()
   }
 
-  /** Reports whether all of it is with the kernel; else it is to be sent again, the same bytes. */
-  #send(bytes: Buffer): boolean {
+  #flush(): boolean {
     try {
-      return this.#channel.write(bytes) > 0
+      this.#isUnflushed = !this.#channel.flush()
+      return !this.#isUnflushed
+    } catch (err) {
+      this.#close(err as Error)
+      return false
+    }
+  }
+
+  /** Reports whether it was taken; else it is to be sent again, the same bytes. */
+  #send(bytes: Buffer, length: number): boolean {
+    if (this.#isUnflushed) return false
+    try {
+      const written = this.#channel.write(bytes, length)
+      if (written === true) return true
+      this.#isUnflushed = written === false
+      this.#interest(this.#events | EPOLLOUT)
+      return this.#isUnflushed
     } catch (err) {
       const sink = this.#sink
       this.destroy()

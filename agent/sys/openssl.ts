@@ -84,6 +84,23 @@ export const openssl = {
     into: Bytes,
     most: number,
   ) => number,
+  BIO_f_buffer: self.func('uint64_t BIO_f_buffer()') as () => Pointer,
+  BIO_new_socket: self.func('uint64_t BIO_new_socket(int, int)') as (fd: number, doClose: number) => Pointer,
+  BIO_push: self.func('uint64_t BIO_push(uint64_t, uint64_t)') as (bio: Pointer, next: Pointer) => Pointer,
+  BIO_ctrl: self.func('int64_t BIO_ctrl(uint64_t, int, int64_t, uint64_t)') as (
+    bio: Pointer,
+    command: number,
+    large: number,
+    pointer: Pointer,
+  ) => number,
+  BIO_int_ctrl: self.func('int64_t BIO_int_ctrl(uint64_t, int, int64_t, int)') as (
+    bio: Pointer,
+    command: number,
+    large: number,
+    integer: number,
+  ) => number,
+  BIO_test_flags: self.func('int BIO_test_flags(uint64_t, int)') as (bio: Pointer, flags: number) => number,
+  SSL_set0_wbio: self.func('void SSL_set0_wbio(uint64_t, uint64_t)') as (ssl: Pointer, bio: Pointer) => void,
   BIO_number_read: self.func('uint64_t BIO_number_read(uint64_t)') as (bio: Pointer) => number,
   SSL_get_rbio: self.func('uint64_t SSL_get_rbio(uint64_t)') as (ssl: Pointer) => Pointer,
   BIO_free: self.func('int BIO_free(uint64_t)') as (bio: Pointer) => number,
@@ -153,6 +170,16 @@ export const openssl = {
     error: number,
   ) => string,
 }
+
+// openssl/bio.h
+export const BIO = {
+  noClose: 0,
+  ctrlFlush: 11,
+  ctrlSetBufferSize: 117,
+  /** The third argument of the former: of what is written, not of what is read. */
+  ofWrites: 1,
+  shouldRetry: 8,
+} as const
 
 // openssl/ssl.h, tls1.h
 export const SSL = {

@@ -4,7 +4,7 @@
  */
 import type { X509Certificate } from 'node:crypto'
 import { errnoName, lastErrno } from './libc.ts'
-import { bytesAt, openssl, SSL, type Pointer } from './openssl.ts'
+import { BIO, bytesAt, openssl, SSL, type Pointer } from './openssl.ts'
 import { opensslReason, takeCertificate, type TlsContext } from './tls-context.ts'
 
 /** A handshake or a record that failed; the connection is of no use any more. */
@@ -23,12 +23,17 @@ export class TlsFailure extends Error {
   }
 }
 
-/** What `read` and `write` give besides a number of bytes. */
+/** What `read`, `write` and `handshake` give besides a number of bytes. */
 export const WANTS_READ = -1
-export const WANTS_WRITE = -2
+export const WANTS_WRITE = -2 as const
 /** The peer has said that it sends no more (close_notify), or the connection just ended. */
 export const ENDED = -3
 
+/**
+ * Records gathered before they go to the kernel, in one call: OpenSSL would make one of each, and the kernel one
+ * packet of each call. Memory that is never written to costs nothing.
+ */
+const WRITE_BUFFER = 288 * 1024
 /** AES-GCM is good for 2^24.5 full records under one key (RFC 8446 §5.5): a new key well before. */
 const REKEY_AFTER_BYTES = 2 ** 36
 
@@ -36,6 +41,7 @@ const failed = new Error('TLS failed')
 
 export class TlsChannel {
   #ssl: Pointer
+  readonly #out: Pointer
   #written = 0
 
   /** `fd` must be connected. */
@@ -45,6 +51,10 @@ export class TlsChannel {
       this.free()
       throw new TlsFailure(`no TLS connection: ${opensslReason()}`, 'ERR_SSL')
     }
+    this.#out = openssl.BIO_new(openssl.BIO_f_buffer())
+    openssl.BIO_int_ctrl(this.#out, BIO.ctrlSetBufferSize, WRITE_BUFFER, BIO.ofWrites)
+    openssl.BIO_push(this.#out, openssl.BIO_new_socket(fd, BIO.noClose))
+    openssl.SSL_set0_wbio(this.#ssl, this.#out) // which frees them with the rest
     if (side === 'client') openssl.SSL_set_connect_state(this.#ssl)
     else openssl.SSL_set_accept_state(this.#ssl)
   }
@@ -73,25 +83,40 @@ export class TlsChannel {
   }
 
   /**
-   * All of it is with the kernel: its length. What it waits for otherwise: it must be called again with the same bytes,
-   * wherever they are then. Throws `TlsFailure`.
+   * Encrypts bytes: true when they are with the kernel, false when some wait here until `flush` gives true, or
+   * `WANTS_WRITE`: none was taken, and it must be called again with the same bytes, wherever they are then. Throws
+   * `TlsFailure`.
    */
-  write(bytes: Buffer): number {
+  write(bytes: Buffer, length: number): boolean | typeof WANTS_WRITE {
     const ssl = this.#alive()
-    const count = openssl.SSL_write(ssl, bytes, bytes.length)
-    if (count <= 0) return this.#unless(count, 'write')
+    const count = openssl.SSL_write(ssl, bytes, length)
+    if (count <= 0) {
+      this.#unless(count, 'write')
+      return WANTS_WRITE
+    }
     this.#written += count
     if (this.#written >= REKEY_AFTER_BYTES) {
       this.#written = 0
       openssl.SSL_key_update(ssl, SSL.keyUpdateNotRequested)
     }
-    return count
+    return this.flush()
+  }
+
+  /** Reports whether everything written is with the kernel. Throws `TlsFailure`. */
+  flush(): boolean {
+    this.#alive()
+    if (openssl.BIO_ctrl(this.#out, BIO.ctrlFlush, 0, 0) > 0) return true
+    const errno = lastErrno() // before anything else is called
+    if (openssl.BIO_test_flags(this.#out, BIO.shouldRetry) !== 0) return false
+    openssl.ERR_clear_error()
+    throw new TlsFailure(`write ${errnoName(errno)}`, errnoName(errno))
   }
 
   /** Says that no more is sent. What goes wrong with it does not matter any more. */
   shutdown(): void {
     if (this.#ssl === 0) return
     openssl.SSL_shutdown(this.#ssl)
+    openssl.BIO_ctrl(this.#out, BIO.ctrlFlush, 0, 0)
     openssl.ERR_clear_error()
   }
 

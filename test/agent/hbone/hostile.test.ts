@@ -103,7 +103,7 @@ await t.test('streams opened and reset without end are too many, an honest burst
   t.notOk(server.isClosed)
   t.equal(tunnels.length, 10_000)
   t.equal(server.openStreams, 0)
-  peer.send(streams(20_001, 100_000))
+  peer.send(streams(20_001, 300_000))
   t.match(await ended, { h2Code: CODE.enhanceYourCalm, message: /RST_STREAM/ })
 })
 
