@@ -27,6 +27,8 @@ export interface BenchRun {
   readonly rounds: number
   /** At most one for each arm, metric and round. */
   readonly samples: readonly Sample[]
+  /** Samples that could not be had, each with the reason: nothing is left out in silence. */
+  readonly gaps?: readonly Gap[]
   readonly micro?: readonly MicroResult[]
   readonly series?: readonly Series[]
 }
@@ -62,6 +64,8 @@ export interface MetricInfo {
   readonly command: string
   /** One sentence: what the number means. */
   readonly about: string
+  /** Why nobody measured it: a program that is not installed. */
+  readonly missing?: string
 }
 
 export interface Sample {
@@ -73,6 +77,14 @@ export interface Sample {
   readonly value: number
   /** RFC 3339. */
   readonly at: string
+}
+
+export interface Gap {
+  readonly arm: ArmName
+  /** The `id` of a metric. */
+  readonly metric: string
+  readonly round: number
+  readonly why: string
 }
 
 export interface MicroResult {
