@@ -50,12 +50,15 @@ await t.test('an arm that did not run is named with the reason, and has no colum
   )
 })
 
-await t.test('a metric that an arm has not measured is a dash, also where a ratio to it would be', async t => {
-  const row = renderTable(benchRun(), false)
-    .split('\n')
-    .find(line => line.includes('memory, idle'))
-  t.match(row, /MB\s+–\s+9\.10\s+±1%\s+14\.2\s+±1%\s+84\.0\s+±2%\s+5\.92×\s+–\s+✓ ≤90 MB$/)
-})
+await t.test(
+  'a metric that an arm has not measured is a dash, also where a ratio to it would be',
+  async t => {
+    const row = renderTable(benchRun(), false)
+      .split('\n')
+      .find(line => line.includes('memory, idle'))
+    t.match(row, /MB\s+–\s+9\.10\s+±1%\s+14\.2\s+±1%\s+84\.0\s+±2%\s+5\.92×\s+–\s+✓ ≤90 MB$/)
+  },
+)
 
 await t.test('machine, micro results and series are on it', async t => {
   const text = renderTable(benchRun(), false)

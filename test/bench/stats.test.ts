@@ -37,26 +37,29 @@ await t.test('no values, no number and no such quantile are errors', async t => 
   t.throws(() => quantile([1], Number.NaN), { code: 'INPUT' })
 })
 
-await t.test('quantiles lie between lowest and highest, grow with q, and do not depend on the order', async () => {
-  fc.assert(
-    fc.property(
-      values,
-      fc.double({ min: 0, max: 1, noNaN: true }),
-      fc.double({ min: 0, max: 1, noNaN: true }),
-      (list, a, b) => {
-        const [low, high] = [Math.min(a, b), Math.max(a, b)]
-        const [atLow, atHigh] = [quantile(list, low), quantile(list, high)]
-        const order = list.toSorted((x, y) => x - y)
-        return (
-          atLow <= atHigh &&
-          atLow >= order[0]! &&
-          atHigh <= order.at(-1)! &&
-          Object.is(quantile(list.toReversed(), a) + 0, quantile(list, a) + 0)
-        )
-      },
-    ),
-  )
-})
+await t.test(
+  'quantiles lie between lowest and highest, grow with q, and do not depend on the order',
+  async () => {
+    fc.assert(
+      fc.property(
+        values,
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        (list, a, b) => {
+          const [low, high] = [Math.min(a, b), Math.max(a, b)]
+          const [atLow, atHigh] = [quantile(list, low), quantile(list, high)]
+          const order = list.toSorted((x, y) => x - y)
+          return (
+            atLow <= atHigh &&
+            atLow >= order[0]! &&
+            atHigh <= order.at(-1)! &&
+            Object.is(quantile(list.toReversed(), a) + 0, quantile(list, a) + 0)
+          )
+        },
+      ),
+    )
+  },
+)
 
 await t.test('half of the values are at or below the median, half at or above', async () => {
   fc.assert(
