@@ -54,7 +54,7 @@ export function ensureTools(tools: readonly string[] = ALL_TOOLS, progress = tel
   const packages = packagesOf(missing)
   if (process.getuid?.() === 0 && missingTools(['apt-get']).length === 0) {
     progress(`installing ${packages.join(', ')}`)
-    install(packages)
+    installPackages(packages)
     const still = missingTools(tools)
     if (still.length === 0) return
     throw missingError(still)
@@ -76,8 +76,11 @@ function tellOperator(text: string): void {
   process.stderr.write(`culvert: ${text}\n`)
 }
 
-/** A machine that was never updated has no package lists, or old ones: they are fetched when a first try fails. */
-function install(packages: readonly string[]): void {
+/**
+ * Installs Debian packages, as root. A machine that was never updated has no package lists, or old ones: they are fetched
+ * when a first try fails. Throws `TOOL`.
+ */
+export function installPackages(packages: readonly string[]): void {
   const env = { ...toolEnv(), DEBIAN_FRONTEND: 'noninteractive' }
   const apt = (...args: string[]) => spawnSync('apt-get', ['-qq', ...args], { env, encoding: 'utf8' })
   const add = () => apt('install', '-y', '--no-install-recommends', ...packages)

@@ -169,6 +169,7 @@ export class NodeAgent {
         LOG_LEVEL: settings.logLevel,
         TERMINATION_GRACE_PERIOD_SECONDS: String(settings.graceSeconds),
         ...(settings.certTtl === undefined ? {} : { SECRET_TTL: settings.certTtl }),
+        ...settings.agentEnv,
       },
       logFile: logPath(paths, `agent-${name}`),
       restartDelayMs: partRestartDelayMs,

@@ -15,6 +15,8 @@ export interface LabSettings {
   readonly logLevel: string
   /** What agents are given to end in, seconds. */
   readonly graceSeconds: number
+  /** More settings for the agents, or others: name and value in their environment. */
+  readonly agentEnv?: Readonly<Record<string, string>>
 }
 
 export interface LabContext {
