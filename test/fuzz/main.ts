@@ -8,6 +8,10 @@ import { jsonOf, summaryOf } from './summary.ts'
 
 /** Without a terminal, a line every so often, s. */
 const QUIET_EVERY_S = 10
+const EX_UNAVAILABLE = 69
+const EX_INTERRUPTED = 130
+
+const interrupted = new AbortController()
 
 async function main(argv: readonly string[]): Promise<number> {
   const args = parseArgs(argv)
@@ -22,7 +26,6 @@ async function main(argv: readonly string[]): Promise<number> {
   const finding = args.replay === undefined ? undefined : readFinding(args.replay)
   const seed = finding?.seed ?? args.seed
   ensureTools()
-  const interrupted = new AbortController()
   const interrupt = () => interrupted.abort()
   process.once('SIGINT', interrupt)
   process.once('SIGTERM', interrupt)
@@ -44,7 +47,7 @@ async function main(argv: readonly string[]): Promise<number> {
   if (process.stderr.isTTY) say('\n')
   process.stdout.write(isJson ? jsonOf(report, files) : summaryOf(report, files))
   if (report.findings.length > 0) return 1
-  return interrupted.signal.aborted ? 130 : 0
+  return interrupted.signal.aborted ? EX_INTERRUPTED : 0
 }
 
 function tellProgress({ elapsedMs, cases, findings }: Progress): void {
@@ -61,7 +64,9 @@ function say(text: string): void {
 try {
   process.exitCode = await main(process.argv.slice(2))
 } catch (err) {
-  say(`culvert fuzz: ${errorText(err)}\n`)
+  say(`\nculvert fuzz: ${errorText(err)}\n`)
   if (err instanceof CulvertError && err.hint !== undefined) say(`  ${err.hint}\n`)
-  process.exitCode = err instanceof CulvertError && err.code === 'INPUT' ? 2 : 1
+  const code = err instanceof CulvertError ? err.code : undefined
+  const failed = code === 'INPUT' ? 2 : code === 'TOOL' ? EX_UNAVAILABLE : 1
+  process.exitCode = interrupted.signal.aborted ? EX_INTERRUPTED : failed
 }
