@@ -6,8 +6,26 @@ import { markup, Markup } from './html-markup.ts'
 import { STYLE } from './html-style.ts'
 import type { ArmInfo, BenchRun, MicroResult, Series } from './model.ts'
 import { isBusy } from './report.ts'
-import { bound, bytes, duration, figure, fromTo, NO_FIGURE, plusMinus, times } from './report-numbers.ts'
-import { armsInOrder, OURS, summarise, type ArmResult, type MetricSummary } from './report-summary.ts'
+import {
+  bound,
+  bytes,
+  duration,
+  figure,
+  fromTo,
+  NO_FIGURE,
+  plusMinus,
+  roundsText,
+  times,
+} from './report-numbers.ts'
+import {
+  armsInOrder,
+  gapsOf,
+  OURS,
+  summarise,
+  type ArmResult,
+  type GapSummary,
+  type MetricSummary,
+} from './report-summary.ts'
 import { spreadOf } from './stats.ts'
 import { dotPlot, linePlot, ratioStrip, reachOf, sampleStrip } from './svg.ts'
 
@@ -29,7 +47,7 @@ export function renderHtml(run: BenchRun): string {
 <main>
 ${head(run, summaries)}
 ${measured.length > 0 ? overview(measured) : undefined}
-${measured.length > 0 ? metricsPart(measured) : undefined}
+${measured.length > 0 ? metricsPart(run, measured) : undefined}
 ${run.series && run.series.length > 0 ? seriesPart(run.series) : undefined}
 ${run.micro && run.micro.length > 0 ? microPart(run.micro) : undefined}
 ${machinePart(run)}
@@ -56,11 +74,13 @@ function head(run: BenchRun, summaries: readonly MetricSummary[]): Markup {
     `Node ${run.machine.node}`,
   ]
   const missing = armsInOrder(run).filter(arm => arm.missing !== undefined)
+  const unmeasured = run.metrics.filter(metric => metric.missing !== undefined)
   return markup`<h1>Culvert bench</h1>
 <p class="facts">${facts.join(' · ')}</p>
 ${verdicts.length > 0 ? markup`<p><strong>${reached} of ${verdicts.length}</strong> targets reached.</p>` : undefined}
 ${isBusy(run) ? markup`<p class="notice">The machine was busy when the run began (load ${run.machine.loadAtStart.toFixed(2)}): do not trust these figures.</p>` : undefined}
-${missing.map(arm => markup`<p class="notice"><strong>${arm.name}</strong> did not run: ${arm.missing}</p>`)}`
+${missing.map(arm => markup`<p class="notice"><strong>${arm.name}</strong> did not run: ${arm.missing}</p>`)}
+${unmeasured.map(({ title, missing }) => markup`<p class="notice"><strong>${title}</strong> was not measured: ${missing}</p>`)}`
 }
 
 function overview(summaries: readonly MetricSummary[]): Markup {
@@ -84,12 +104,23 @@ function overview(summaries: readonly MetricSummary[]): Markup {
 <tbody>${rows}</tbody></table></div></section>`
 }
 
-function metricsPart(summaries: readonly MetricSummary[]): Markup {
+function metricsPart(run: BenchRun, summaries: readonly MetricSummary[]): Markup {
+  const gaps = gapsOf(run)
+  const cards = summaries.map(summary =>
+    metricCard(
+      summary,
+      gaps.filter(gap => gap.metric === summary.metric.id).map(gap => gapNote(gap, run.rounds)),
+    ),
+  )
   return markup`<section aria-labelledby="metrics"><h2 id="metrics">Every metric, every round</h2>
-<div class="cards">${summaries.map(metricCard)}</div></section>`
+<div class="cards">${cards}</div></section>`
 }
 
-function metricCard(summary: MetricSummary): Markup {
+function gapNote({ arm, rounds, why }: GapSummary, all: number): Markup {
+  return markup`<p class="notice">${arm} not in ${roundsText(rounds, all)}: ${why}</p>`
+}
+
+function metricCard(summary: MetricSummary, notes: readonly Markup[]): Markup {
   const { metric, arms } = summary
   const rows = [...arms.values()].map(armRow)
   return markup`<article class="card"><header><h3>${metric.title}</h3><span>${metric.unit}, ${metric.better} is better</span></header>
@@ -97,6 +128,7 @@ function metricCard(summary: MetricSummary): Markup {
 ${dotPlot(summary)}
 <div class="scroll"><table><thead><tr><th scope="col">arm</th><th scope="col">median</th><th scope="col">from – to</th><th scope="col" class="spread">spread</th><th scope="col">to ztunnel</th><th scope="col">to none</th></tr></thead>
 <tbody>${rows}</tbody></table></div>
+${notes}
 <details><summary>what was run</summary><pre>${metric.command}</pre></details></article>`
 }
 

@@ -49,7 +49,7 @@ export function parseRun(text: string, name: string): BenchRun {
   return run as unknown as BenchRun
 }
 
-const OPTIONAL: ReadonlySet<string> = new Set(['micro', 'series'])
+const OPTIONAL: ReadonlySet<string> = new Set(['gaps', 'micro', 'series'])
 
 /** What is wrong with an item of each list, if something is. */
 const LISTS: Readonly<Record<string, (item: Fields) => string | undefined>> = {
@@ -69,6 +69,12 @@ const LISTS: Readonly<Record<string, (item: Fields) => string | undefined>> = {
     if (!isArm(item['arm'])) return 'has no name of an arm'
     if (!isText(item['metric']) || !isText(item['at'])) return 'has no metric or no time'
     return isNumber(item['value']) && isNumber(item['round']) ? undefined : 'has no value or no round'
+  },
+  gaps: item => {
+    if (!isArm(item['arm'])) return 'has no name of an arm'
+    return isText(item['metric']) && isText(item['why']) && isNumber(item['round'])
+      ? undefined
+      : 'has no metric, no round or no reason'
   },
   micro: item => {
     const { samples } = item

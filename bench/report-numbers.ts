@@ -67,3 +67,9 @@ export function duration(ms: number): string {
   if (hours > 0) return `${hours} h ${minutes} min`
   return minutes > 0 ? `${minutes} min ${seconds % 60} s` : `${seconds} s`
 }
+
+/** `any round`, `round 2`, `rounds 1, 3`. */
+export function roundsText(rounds: readonly number[], all: number): string {
+  if (rounds.length >= all) return 'any round'
+  return `${rounds.length === 1 ? 'round' : 'rounds'} ${rounds.join(', ')}`
+}

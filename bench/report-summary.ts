@@ -60,6 +60,25 @@ export function roundsOf(run: BenchRun, metric: string, arm: ArmName): Map<numbe
   return new Map(samples.map(({ round, value }) => [round, value]))
 }
 
+export interface GapSummary {
+  readonly arm: ArmName
+  readonly metric: string
+  readonly rounds: readonly number[]
+  readonly why: string
+}
+
+/** What could not be measured, rounds with the same reason together. */
+export function gapsOf(run: BenchRun): GapSummary[] {
+  const found = new Map<string, GapSummary & { rounds: number[] }>()
+  for (const { arm, metric, round, why } of run.gaps ?? []) {
+    const key = JSON.stringify([arm, metric, why])
+    const known = found.get(key)
+    if (known) known.rounds.push(round)
+    else found.set(key, { arm, metric, rounds: [round], why })
+  }
+  return [...found.values()]
+}
+
 function armsOf(run: BenchRun, metric: string): Map<ArmName, ArmResult> {
   const measured = ARM_NAMES.map(arm => [arm, roundsOf(run, metric, arm)] as const)
   const bases = new Map(measured)

@@ -5,7 +5,17 @@
 import { stripVTControlCharacters, styleText } from 'node:util'
 import { printable } from '../lib/printable.ts'
 import type { ArmInfo, BenchRun, MicroResult, Series } from './model.ts'
-import { bound, bytes, duration, figure, fromTo, NO_FIGURE, plusMinus, times } from './report-numbers.ts'
+import {
+  bound,
+  bytes,
+  duration,
+  figure,
+  fromTo,
+  NO_FIGURE,
+  plusMinus,
+  roundsText,
+  times,
+} from './report-numbers.ts'
 import {
   armsInOrder,
   OURS,
@@ -127,9 +137,22 @@ function verdictCell(verdict: Verdict | undefined, unit: string, paint: Paint): 
   return verdict.isReached ? paint('green', `✓ ${text}`) : paint('red', `✗ ${text}`)
 }
 
+/** Whatever was to be measured and was not, with the reason. */
 function missingLines(run: BenchRun, paint: Paint): string[] {
-  const missing = armsInOrder(run).filter(arm => arm.missing !== undefined)
-  return missing.map(arm => paint('yellow', `${arm.name} did not run: ${printable(arm.missing ?? '', 400)}`))
+  const titleOf = (id: string) => run.metrics.find(metric => metric.id === id)?.title ?? id
+  const arms = armsInOrder(run).filter(arm => arm.missing !== undefined)
+  const metrics = run.metrics.filter(metric => metric.missing !== undefined)
+  const lines = [
+    ...arms.map(({ name, missing = '' }) => `${name} did not run: ${printable(missing, 400)}`),
+    ...metrics.map(
+      ({ title, missing = '' }) => `${printable(title, 60)}: nobody: ${printable(missing, 400)}`,
+    ),
+    ...gapsOf(run).map(
+      ({ arm, metric, rounds, why }) =>
+        `${printable(titleOf(metric), 60)}: ${arm} not in ${roundsText(rounds, run.rounds)}: ${printable(why, 400)}`,
+    ),
+  ]
+  return lines.map(line => paint('yellow', line))
 }
 
 function microLines(results: readonly MicroResult[], paint: Paint): string[] {

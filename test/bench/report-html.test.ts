@@ -52,6 +52,20 @@ await t.test('ratios, targets, the missing arm, machine, commands and configurat
     t.match(text, part)
 })
 
+await t.test('what could not be measured is said where it would stand', async t => {
+  const run = benchRun({
+    metrics: [...benchRun().metrics, metricInfo('http', { title: 'HTTP', missing: 'wrk is not installed' })],
+    gaps: [{ arm: 'ztunnel', metric: 'conn-1', round: 2, why: `it ended: ${HOSTILE}` }],
+  })
+  const html = renderHtml(run)
+  t.match(textOf(html), /HTTP\s+was not measured: wrk is not installed/)
+  const card = html
+    .match(/<article class="card">.*?<\/article>/gs)
+    ?.find(each => each.includes('ztunnel not in'))
+  t.match(card, 'new connections, one at a time')
+  t.notMatch(html, '<script')
+})
+
 await t.test('nothing of others becomes part of the page', async t => {
   const run: BenchRun = benchRun({
     commit: HOSTILE,
