@@ -18,6 +18,7 @@ import {
 } from './report-numbers.ts'
 import {
   armsInOrder,
+  gapsOf,
   OURS,
   summarise,
   type Base,
