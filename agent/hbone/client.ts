@@ -1,5 +1,6 @@
 /** The side that opens tunnels: CONNECT (RFC 9113 §8.5) and the wait for its answer. */
 import type { Duplex } from 'node:stream'
+import type { Cancellation } from '../../lib/cancel.ts'
 import { CulvertError } from '../../lib/errors.ts'
 import type { SessionOptions } from './limits.ts'
 import { CODE, MAX_WINDOW, PREFACE, SETTING, SessionError, StreamResetError } from './protocol.ts'
@@ -73,7 +74,7 @@ export class ClientSession extends Session {
   connect(
     authority: string,
     headers: Headers,
-    signal?: AbortSignal,
+    signal?: Cancellation,
   ): Promise<{ tunnel: Tunnel; response: ConnectResponse }> {
     if (this.isClosed || this.isGoawayReceived)
       return Promise.reject(

@@ -6,6 +6,7 @@
  * - a peer that allows no streams at all is waited for on the session there is, not asked on ever more of them.
  * - a session that no stream has used for `idleMs` is closed in order.
  */
+import type { Cancellation } from '../../lib/cancel.ts'
 import { CulvertError } from '../../lib/errors.ts'
 import type { ClientSession } from './client.ts'
 
@@ -54,7 +55,7 @@ export class HbonePool {
    * `session.reserved` when it opens the stream or gives up. `open` connects and resolves with a ready session.
    * Rejects with what `open` rejected with, or the signal's reason.
    */
-  acquire(key: string, open: () => Promise<ClientSession>, signal: AbortSignal): Promise<ClientSession> {
+  acquire(key: string, open: () => Promise<ClientSession>, signal: Cancellation): Promise<ClientSession> {
     if (this.#isClosed) return Promise.reject(new CulvertError('CLOSED', 'the pod is leaving the mesh'))
     const peer = this.#peers.get(key) ?? newPeer()
     this.#peers.set(key, peer)
@@ -84,7 +85,7 @@ export class HbonePool {
     key: string,
     peer: Peer,
     open: () => Promise<ClientSession>,
-    signal: AbortSignal,
+    signal: Cancellation,
   ): Promise<ClientSession> {
     return new Promise((resolve, reject) => {
       const done = () => {

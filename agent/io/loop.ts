@@ -11,7 +11,10 @@ import { Epoll, EPOLLIN } from '../sys/epoll.ts'
 import { nodeBackendFd } from '../sys/node-loop.ts'
 
 export interface Watcher {
-  /** `events`: EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP. Told again and again as long as it is so. Must not throw. */
+  /**
+   * `events`: EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP. Must not throw. A number that was closed and given to another
+   * descriptor at once may bring it an event that was not meant for it: what is told must be looked at.
+   */
   ready(events: number): void
 }
 
@@ -55,12 +58,17 @@ export class EventLoop {
     this.#epoll!.change(fd, events)
   }
 
-  /** Must come before the descriptor is closed. Throws `SYSCALL`. */
+  /** Stops to watch a descriptor that lives on. Throws `SYSCALL`. */
   remove(fd: number): void {
-    if (this.#watchers[fd] === undefined) return
+    if (this.forget(fd)) this.#epoll!.remove(fd)
+  }
+
+  /** Stops to watch a descriptor that is closed next and has no copy: the kernel forgets it with the close. */
+  forget(fd: number): boolean {
+    if (this.#watchers[fd] === undefined) return false
     this.#watchers[fd] = undefined
     this.#count--
-    this.#epoll!.remove(fd)
+    return true
   }
 
   /** Calls back once, when the events at hand have been served: what they all have written can leave together. */

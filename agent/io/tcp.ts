@@ -4,9 +4,11 @@
  * - both directions end by themselves: the end of what comes in is `read` giving 0, `end()` is FIN after what was written.
  * - `failed` or `destroy()`, whichever is first, is the last that is heard of it; the descriptor is closed by then.
  * - a socket that nobody reads from still notices a reset.
+ * The kernel is asked once for everything that may happen to a socket, and tells each change once: a connection costs
+ * one `epoll_ctl`, however often it is paused.
  */
 import { constants } from 'node:os'
-import { EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT } from '../sys/epoll.ts'
+import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../sys/epoll.ts'
 import { closeFd } from '../sys/fd.ts'
 import { errnoName, lastErrno, libc } from '../sys/libc.ts'
 import { setLinger, socketError } from '../sys/sockopt.ts'
@@ -14,7 +16,7 @@ import { loop, type Watcher } from './loop.ts'
 
 /** What a socket tells its owner. None of these may throw. */
 export interface TcpOwner {
-  /** There are bytes, or the end, to read. Told until they are read, unless `pause`d. */
+  /** There are bytes, or the end, to read. Told again until `read` has given `NOTHING` or less than was asked for, unless `pause`d. */
   readable(): void
   /** What the kernel had not taken is with it now. */
   drained(): void
@@ -37,6 +39,7 @@ export class SocketFailure extends Error {
 const { EAGAIN, EINTR, EINPROGRESS } = constants.errno
 const MSG_NOSIGNAL = 0x4000 // sys/socket.h
 const SHUT_WR = 1
+const EVERYTHING = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
 /** What `read` gives when there is nothing to read now; the owner is told when there is. */
 export const NOTHING = -1
 
@@ -45,9 +48,11 @@ export class TcpSocket implements Watcher {
   #owner: TcpOwner
   #isReading = false
   #isConnecting = false
-  /** Told of both directions' end while nobody reads: the kernel would tell it again without end. */
-  #isMuted = false
-  #events = 0
+  /** There may be something to read: the kernel has said so, and no read has found the end of it. */
+  #mayRead = false
+  #isReadPlanned = false
+  /** The end has come, behind what is still to be read. */
+  #hasPeerEnded = false
   #queue: Buffer[] = []
   #queued = 0
   #isEnding = false
@@ -60,7 +65,7 @@ export class TcpSocket implements Watcher {
   constructor(fd: number, owner: TcpOwner) {
     this.#fd = fd
     this.#owner = owner
-    loop.add(fd, 0, this)
+    loop.add(fd, EVERYTHING, this)
   }
 
   /** Begins to connect; `drained` is told once the connection stands. Takes the descriptor. Throws `SYSCALL`. */
@@ -72,7 +77,6 @@ export class TcpSocket implements Watcher {
       return socket
     }
     socket.#isConnecting = true
-    socket.#interest()
     return socket
   }
 
@@ -103,16 +107,11 @@ export class TcpSocket implements Watcher {
   resume(): void {
     if (this.#isReading || this.#fd < 0) return
     this.#isReading = true
-    if (!this.#isMuted) return this.#interest()
-    this.#isMuted = false
-    this.#events = this.#wanted()
-    loop.add(this.#fd, this.#events, this)
+    if (this.#mayRead) this.#planRead()
   }
 
   pause(): void {
-    if (!this.#isReading) return
     this.#isReading = false
-    this.#interest()
   }
 
   /**
@@ -122,6 +121,8 @@ export class TcpSocket implements Watcher {
   read(into: Buffer, most: number): number {
     if (this.#fd < 0) return NOTHING
     const count = libc.recv(this.#fd, into, most, 0)
+    // Less than was asked for is all there was (epoll(7), "Do I need to continuously read"), but for the end behind it.
+    if (count < most && !(this.#hasPeerEnded && count > 0)) this.#mayRead = false
     if (count >= 0) return count
     const errno = lastErrno()
     if (errno !== EAGAIN && errno !== EINTR) this.#fail(new SocketFailure(errno, 'read'))
@@ -138,7 +139,6 @@ export class TcpSocket implements Watcher {
     }
     this.#queue.push(Buffer.from(from === 0 ? bytes : bytes.subarray(from)))
     this.#queued += bytes.length - from
-    this.#interest()
     return false
   }
 
@@ -154,7 +154,7 @@ export class TcpSocket implements Watcher {
   detach(): number {
     const fd = this.#fd
     this.#fd = -1
-    if (fd >= 0 && !this.#isMuted) loop.remove(fd)
+    if (fd >= 0) loop.remove(fd)
     return fd
   }
 
@@ -164,7 +164,7 @@ export class TcpSocket implements Watcher {
     const fd = this.#fd
     if (fd < 0) return
     this.#fd = -1
-    if (!this.#isMuted) loop.remove(fd)
+    loop.forget(fd)
     this.#queue = []
     this.#queued = 0
     closeFd(fd)
@@ -177,37 +177,39 @@ export class TcpSocket implements Watcher {
   }
 
   ready(events: number): void {
-    if ((events & (EPOLLERR | EPOLLHUP)) !== 0 && !this.#survives(events)) return
-    if ((events & EPOLLOUT) !== 0 && (this.#events & EPOLLOUT) !== 0) this.#writable()
-    if ((events & EPOLLIN) !== 0 && this.#isReading && this.#fd >= 0) this.#owner.readable()
+    if ((events & EPOLLERR) !== 0) {
+      const errno = socketError(this.#fd)
+      if (errno !== 0) return this.#fail(new SocketFailure(errno, this.#isConnecting ? 'connect' : 'read'))
+    }
+    if ((events & EPOLLOUT) !== 0) this.#writable()
+    if ((events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP)) === 0 || this.#fd < 0) return
+    this.#mayRead = true
+    if ((events & EPOLLRDHUP) !== 0) this.#hasPeerEnded = true
+    if (this.#isReading) this.#read()
   }
 
-  /** An error, or the end of both directions: reports whether the socket goes on. */
-  #survives(events: number): boolean {
-    const errno = socketError(this.#fd)
-    if (errno !== 0) {
-      this.#fail(new SocketFailure(errno, this.#isConnecting ? 'connect' : 'read'))
-      return false
-    }
-    if (this.#isConnecting) return true
-    if (this.#isReading) {
-      if ((events & EPOLLIN) === 0) this.#owner.readable() // which finds the end, or the error
-    } else if ((events & EPOLLHUP) !== 0 && this.#queued === 0) {
-      this.#isMuted = true
-      loop.remove(this.#fd)
-    }
-    return this.#fd >= 0
+  #read(): void {
+    this.#owner.readable()
+    // It has had its share of this turn; the kernel will not tell again what it has told.
+    if (this.#mayRead && this.#isReading) this.#planRead()
+  }
+
+  #planRead(): void {
+    if (this.#isReadPlanned) return
+    this.#isReadPlanned = true
+    loop.nextTurn(() => {
+      this.#isReadPlanned = false
+      if (this.#mayRead && this.#isReading && this.#fd >= 0) this.#read()
+    })
   }
 
   #writable(): void {
     if (this.#isConnecting) {
-      const errno = socketError(this.#fd)
-      if (errno !== 0) return this.#fail(new SocketFailure(errno, 'connect'))
       this.#isConnecting = false
-      this.#interest()
       this.#owner.drained()
       return
     }
+    if (this.#queue.length === 0) return
     while (this.#queue.length > 0) {
       const first = this.#queue[0]!
       const sent = this.#send(first)
@@ -215,12 +217,11 @@ export class TcpSocket implements Watcher {
       this.#queued -= sent
       if (sent < first.length) {
         this.#queue[0] = first.subarray(sent)
-        return
+        break
       }
       this.#queue.shift()
     }
-    this.#interest()
-    if (this.#isEnding) this.#shutdown()
+    if (this.#isEnding && this.#queue.length === 0) this.#shutdown()
     if (this.#fd >= 0) this.#owner.drained()
   }
 
@@ -256,17 +257,5 @@ export class TcpSocket implements Watcher {
     if (this.#fd < 0) return
     this.destroy()
     this.#owner.failed(error)
-  }
-
-  #wanted(): number {
-    return (this.#isReading ? EPOLLIN : 0) | (this.#isConnecting || this.#queued > 0 ? EPOLLOUT : 0)
-  }
-
-  #interest(): void {
-    if (this.#fd < 0 || this.#isMuted) return
-    const wanted = this.#wanted()
-    if (wanted === this.#events) return
-    this.#events = wanted
-    loop.change(this.#fd, wanted)
   }
 }

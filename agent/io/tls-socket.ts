@@ -109,7 +109,7 @@ export class TlsSocket implements Transport, Watcher {
     this.#queue = []
     this.#queued = 0
     clearTimeout(this.#giveUp)
-    loop.remove(fd)
+    loop.forget(fd)
     this.#handshake?.reject(this.#silentIf(new TlsFailure('given up', 'CLOSED')))
     this.#handshake = undefined
     this.#channel.free()

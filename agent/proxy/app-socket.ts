@@ -2,6 +2,7 @@
  * Sockets toward applications. While a connection is under way they carry SO_LINGER {1, 0}: should this process
  * be killed, the kernel then resets them, and no application takes a crash for an end. An orderly end takes it off.
  */
+import { Cancel, type Cancellation } from '../../lib/cancel.ts'
 import { CulvertError } from '../../lib/errors.ts'
 import { TcpSocket, type SocketFailure, type TcpOwner } from '../io/tcp.ts'
 import { setLinger } from '../sys/sockopt.ts'
@@ -24,7 +25,7 @@ export function endInOrder(socket: TcpSocket, ended: () => void = ignore): void 
 
 /** Owns a socket from which nobody reads yet, and tells of its loss. */
 export class Idle implements TcpOwner {
-  readonly #gone = new AbortController()
+  readonly #gone = new Cancel()
   readonly #why: string
 
   constructor(why: string) {
@@ -32,8 +33,8 @@ export class Idle implements TcpOwner {
   }
 
   /** Aborts when the connection is lost. */
-  get gone(): AbortSignal {
-    return this.#gone.signal
+  get gone(): Cancellation {
+    return this.#gone
   }
 
   readable(): void {}

@@ -2,14 +2,14 @@
  * The beginning that both kinds of captured connection share: who is at its ends, where it was meant to go, and
  * whether it may go on at all. What it is then carried by is the caller's.
  */
+import type { Cancellation } from '../../lib/cancel.ts'
 import { formatAddress, isLoopback, type SocketAddress } from '../../lib/address.ts'
 import { errorCode, errorText } from '../../lib/errors.ts'
 import { TcpSocket } from '../io/tcp.ts'
 import { AGENT_PORTS } from '../ports.ts'
-import { originalDestination } from '../sys/sockopt.ts'
-import { Idle, resetOnClose } from './app-socket.ts'
+import { localAddress, originalDestination } from '../sys/sockopt.ts'
+import { Idle } from './app-socket.ts'
 import type { Connection, ConnectionStart } from './connection.ts'
-import { endsOf } from './ends.ts'
 import { TOO_MANY, type PodContext } from './pod-context.ts'
 
 type Ends = Pick<ConnectionStart, 'source' | 'destination'>
@@ -25,22 +25,28 @@ export interface CapturedKind {
     socket: TcpSocket,
     connection: Connection,
     context: PodContext,
-    gone: AbortSignal,
+    gone: Cancellation,
   ) => Promise<void>
 }
 
-/** Takes a connection, by its descriptor, that was redirected to one of the agent's ports. Never throws. */
-export function acceptCaptured(fd: number, context: PodContext, kind: CapturedKind): void {
+/**
+ * Takes a connection, by its descriptor, that was redirected to one of the agent's ports. The listener it comes from must
+ * have `resetOnClose`. Never throws.
+ */
+export function acceptCaptured(
+  fd: number,
+  peer: SocketAddress,
+  context: PodContext,
+  kind: CapturedKind,
+): void {
   const idle = new Idle('application closed the connection')
   const socket = new TcpSocket(fd, idle)
-  resetOnClose(socket)
-  const destination = originalDestination(fd)
-  const { peer, local } = endsOf(fd)
+  const destination = originalDestination(fd, peer)
   const { pod } = context
   const connection = context.book.open({
     podUid: pod.uid,
     direction: kind.direction,
-    ...kind.ends(peer, destination ?? local, context),
+    ...kind.ends(peer, destination ?? localAddress(fd) ?? peer, context),
   })
   connection.cut = () => socket.reset()
   if (!destination || isLoopback(destination.ip) || AGENT_PORTS.has(destination.port)) {

@@ -1,5 +1,6 @@
 /** Connections that the agent makes, from inside a pod's network namespace and with its mark. */
 import { formatAddress } from '../../lib/address.ts'
+import type { Cancellation } from '../../lib/cancel.ts'
 import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
 import { ClientSession } from '../hbone/client.ts'
 import type { SessionOptions } from '../hbone/limits.ts'
@@ -18,6 +19,8 @@ export interface DialTarget {
   readonly port: number
   /** Connect from this address, which need not be one of the namespace's own (IP_TRANSPARENT). */
   readonly sourceIp?: string | undefined
+  /** The application of this pod, which cannot fall silent without the kernel's knowing. @default false */
+  readonly isLocal?: boolean
 }
 
 /**
@@ -28,14 +31,14 @@ export function dial(
   netnsFd: number,
   target: DialTarget,
   timeoutMs: number,
-  signal: AbortSignal,
+  signal: Cancellation,
 ): Promise<TcpSocket> {
-  const { ip, port, sourceIp } = target
+  const { ip, port, sourceIp, isLocal = false } = target
   return new Promise((resolve, reject) => {
     signal.throwIfAborted()
     const family = ip.includes(':') ? 6 : 4
     const fd = inNetns(netnsFd, () =>
-      connectSocket({ family, mark: MARK, ...(sourceIp === undefined ? {} : { sourceIp }) }),
+      connectSocket({ family, mark: MARK, sourceIp, keepalive: isLocal ? 'none' : undefined }),
     )
     const settle = () => {
       clearTimeout(timer)

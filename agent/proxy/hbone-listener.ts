@@ -8,7 +8,6 @@ import type { ServerSession } from '../hbone/server.ts'
 import { Listener } from '../io/listener.ts'
 import { TlsSocket } from '../io/tls-socket.ts'
 import { PORT } from '../ports.ts'
-import { peerAddress } from '../sys/sockopt.ts'
 import { TlsFailure } from '../sys/tls-channel.ts'
 import type { TlsContext } from '../sys/tls-context.ts'
 import { acceptHbone } from './inbound.ts'
@@ -45,7 +44,7 @@ export class HboneListener {
     this.#onSession = onSession
     this.#listener = new Listener(
       fd,
-      accepted => this.#begin(accepted),
+      (accepted, peer) => this.#begin(accepted, peer),
       err => context.log('error', 'listener failed', { pod: context.pod.name, err: errorText(err) }),
     )
   }
@@ -63,8 +62,7 @@ export class HboneListener {
     for (const handshake of this.#handshakes) this.#giveUp(handshake, 'closed')
   }
 
-  #begin(fd: number): void {
-    const peer = peerAddress(fd)
+  #begin(fd: number, peer: SocketAddress): void {
     const socket = new TlsSocket(fd, this.#tls, 'server')
     const timer = setTimeout(() => this.#giveUp(handshake, 'late'), this.#context.options.handshakeTimeoutMs)
     const handshake: Handshake = { socket, timer, givenUp: undefined }
@@ -96,10 +94,10 @@ export class HboneListener {
     handshake.socket.reset()
   }
 
-  #turnedAway(err: unknown, { givenUp }: Handshake, source: SocketAddress | undefined): void {
+  #turnedAway(err: unknown, { givenUp }: Handshake, source: SocketAddress): void {
     // A peer that was gone before it said a word is a look at the port and not a connection.
     const isLook = err instanceof TlsFailure && err.isSilent && givenUp !== 'gave-way' && givenUp !== 'late'
-    if (!source || isLook || givenUp === 'closed') return
+    if (isLook || givenUp === 'closed') return
     const { pod, book, options } = this.#context
     const connection = book.open({
       podUid: pod.uid,

@@ -3,6 +3,7 @@
  * passed and the application has accepted; the application sees the client's own address.
  */
 import { formatAddress, parseAddress, type SocketAddress } from '../../lib/address.ts'
+import { Cancel } from '../../lib/cancel.ts'
 import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
 import { printable } from '../../lib/printable.ts'
 import { CODE } from '../hbone/protocol.ts'
@@ -50,6 +51,9 @@ export function acceptHbone(socket: TlsSocket, context: PodContext): ServerSessi
     return undefined
   }
 }
+
+/** Made once: an error is dear, and every tunnel ends. */
+const GIVEN_UP = new CulvertError('CLOSED', 'peer gave the tunnel up')
 
 interface Peer {
   readonly identity: string
@@ -128,13 +132,13 @@ async function answer(
     connection.close({ reason: decision.reason, error: decision.detail })
     return
   }
-  const gone = new AbortController()
-  request.tunnel.onClosed(() => gone.abort(new CulvertError('CLOSED', 'peer gave the tunnel up')))
+  const gone = new Cancel()
+  request.tunnel.onClosed(() => gone.abort(GIVEN_UP))
   let app: TcpSocket
   try {
     // A pod that calls itself must not be spoofed: the reply would never come back through the tunnel.
     const sourceIp = peer.sourceIp === target.ip ? undefined : peer.sourceIp
-    app = await context.dial({ ...target, sourceIp }, gone.signal)
+    app = await context.dial({ ...target, sourceIp, isLocal: true }, gone)
   } catch (err) {
     const code = (err instanceof Error ? errorCode(err.cause) : undefined) ?? errorCode(err) ?? 'UNREACHABLE'
     request.respond(503, [['culvert-error', code]])

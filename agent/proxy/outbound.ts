@@ -4,7 +4,9 @@
  * can be tried as long as the first one has not accepted. A failure is a reset, never an end.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { formatAddress } from '../../lib/address.ts'
+import { formatAddress, type SocketAddress } from '../../lib/address.ts'
+import { Cancel, type Cancellation } from '../../lib/cancel.ts'
+import { CulvertError } from '../../lib/errors.ts'
 import type { ClientSession } from '../hbone/client.ts'
 import type { Tunnel } from '../hbone/tunnel.ts'
 import type { TcpSocket } from '../io/tcp.ts'
@@ -26,8 +28,8 @@ const MAX_AGAINS = 4
 const AGAIN_AFTER_MS = 20
 
 /** Takes a connection that was redirected to the outbound port, by its descriptor. Never throws. */
-export function acceptOutbound(fd: number, context: PodContext): void {
-  acceptCaptured(fd, context, OUTBOUND)
+export function acceptOutbound(fd: number, peer: SocketAddress, context: PodContext): void {
+  acceptCaptured(fd, peer, context, OUTBOUND)
 }
 
 const OUTBOUND: CapturedKind = {
@@ -50,7 +52,7 @@ async function carry(
   app: TcpSocket,
   connection: Connection,
   context: PodContext,
-  gone: AbortSignal,
+  gone: Cancellation,
 ): Promise<void> {
   const { ip, port } = connection.destination
   const decision = await context.route(ip, port)
@@ -96,7 +98,7 @@ interface Attempt {
   /** There is another endpoint to try: this one need not be waited for as long as can be. */
   readonly hasOther: boolean
   /** Aborts when the application has gone. */
-  readonly signal: AbortSignal
+  readonly signal: Cancellation
 }
 
 type Via<K extends Endpoint['via']['kind']> = Extract<Endpoint['via'], { kind: K }>
@@ -106,25 +108,27 @@ async function viaTunnel(attempt: Attempt, via: Via<'hbone'>): Promise<Failure |
   const { app, connection, context, endpoint, service, hasOther, signal } = attempt
   connection.hboneAddress = formatAddress(endpoint.ip, via.port)
   const { responseTimeoutMs, patienceMs } = context.options
-  const timeout = AbortSignal.timeout(responseTimeoutMs)
-  const patience = hasOther ? AbortSignal.timeout(patienceMs) : timeout
-  const both = AbortSignal.any([signal, timeout])
+  const limit = new Cancel(signal)
+  const late = setTimeout(() => limit.abort(LATE), responseTimeoutMs)
   let session: ClientSession | undefined
+  const impatient = hasOther ? setTimeout(() => session ?? limit.abort(LATE), patienceMs) : undefined
   let tunnel: Tunnel
   try {
     session = await context.pool.acquire(
       poolKey(endpoint, via),
       () => openSession(context, endpoint, via),
-      hasOther ? AbortSignal.any([signal, patience]) : both,
+      limit,
     )
-    const opened = await openTunnel(session, endpoint, connection, service, both)
+    const opened = await openTunnel(session, endpoint, connection, service, limit)
     const { status } = opened.response
     if (status !== 200) return refusal(status, opened.response.headers)
     tunnel = opened.tunnel
   } catch (err) {
-    if (!session && patience.aborted) return silence(hasOther ? patienceMs : responseTimeoutMs)
-    if (timeout.aborted) return silence(responseTimeoutMs)
+    if (limit.reason === LATE) return silence(session || !hasOther ? responseTimeoutMs : patienceMs)
     return failureOf(err)
+  } finally {
+    clearTimeout(late)
+    clearTimeout(impatient)
   }
   connection.established('mtls')
   const relay = relayTunnel(app, tunnel, countsOf(connection), context.options.halfClosedMs)
@@ -135,10 +139,9 @@ async function viaTunnel(attempt: Attempt, via: Via<'hbone'>): Promise<Failure |
 
 function openSession(context: PodContext, endpoint: Endpoint, via: Via<'hbone'>): Promise<ClientSession> {
   const { options } = context
-  const never = new AbortController().signal // a session serves whoever waits for it, not only who asked first
-  const limit = AbortSignal.timeout(options.certificateWaitMs)
+  const never = new Cancel() // a session serves whoever waits for it, not only who asked first
   return context
-    .tlsContext(limit)
+    .tlsContext(AbortSignal.timeout(options.certificateWaitMs))
     .then(secureContext =>
       dialHbone(
         target => context.dial(target, never),
@@ -154,7 +157,7 @@ function openTunnel(
   endpoint: Endpoint,
   connection: Connection,
   service: ServiceInfo | undefined,
-  signal: AbortSignal,
+  signal: Cancellation,
 ): ReturnType<ClientSession['connect']> {
   session.reserved--
   const { source } = connection
@@ -172,13 +175,16 @@ async function inTheClear(attempt: Attempt, via: Via<'tcp'>): Promise<Failure | 
   const { app, connection, context, endpoint, hasOther, signal } = attempt
   connection.hboneAddress = undefined
   const { patienceMs } = context.options
-  const patience = hasOther ? AbortSignal.timeout(patienceMs) : undefined
+  const limit = new Cancel(signal)
+  const impatient = hasOther ? setTimeout(() => limit.abort(LATE), patienceMs) : undefined
   let peer: TcpSocket
   try {
     const target = { ip: endpoint.ip, port: endpoint.port }
-    peer = await context.dial(target, patience ? AbortSignal.any([signal, patience]) : signal)
+    peer = await context.dial(target, limit)
   } catch (err) {
-    return patience?.aborted ? silence(patienceMs) : failureOf(err)
+    return limit.reason === LATE ? silence(patienceMs) : failureOf(err)
+  } finally {
+    clearTimeout(impatient)
   }
   resetOnClose(peer)
   connection.established(via.reason)
@@ -187,6 +193,9 @@ async function inTheClear(attempt: Attempt, via: Via<'tcp'>): Promise<Failure | 
   connection.close(await relay.ended)
   return undefined
 }
+
+/** Why an attempt is given up that takes too long. */
+const LATE = new CulvertError('TIMEOUT', 'no answer in time')
 
 function silence(ms: number): Failure {
   return {

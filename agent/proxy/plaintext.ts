@@ -2,6 +2,8 @@
  * Captured inbound plaintext: let through where the pod's mode allows it, with the client's own address, and
  * refused with a reset where it does not.
  */
+import type { SocketAddress } from '../../lib/address.ts'
+import type { Cancellation } from '../../lib/cancel.ts'
 import { errorCode, errorText } from '../../lib/errors.ts'
 import type { TcpSocket } from '../io/tcp.ts'
 import { resetOnClose } from './app-socket.ts'
@@ -11,8 +13,8 @@ import type { PodContext } from './pod-context.ts'
 import { relaySockets } from './relay.ts'
 
 /** Takes a connection that was redirected to the inbound port, by its descriptor. Never throws. */
-export function acceptPlaintext(fd: number, context: PodContext): void {
-  acceptCaptured(fd, context, PLAINTEXT)
+export function acceptPlaintext(fd: number, peer: SocketAddress, context: PodContext): void {
+  acceptCaptured(fd, peer, context, PLAINTEXT)
 }
 
 const PLAINTEXT: CapturedKind = {
@@ -34,7 +36,7 @@ async function carry(
   client: TcpSocket,
   connection: Connection,
   context: PodContext,
-  gone: AbortSignal,
+  gone: Cancellation,
 ): Promise<void> {
   const { ip, port } = connection.destination
   const sourceIp = connection.source.ip
@@ -47,7 +49,7 @@ async function carry(
   }
   let app: TcpSocket
   try {
-    const target = { ip, port, sourceIp: sourceIp === ip ? undefined : sourceIp }
+    const target = { ip, port, sourceIp: sourceIp === ip ? undefined : sourceIp, isLocal: true }
     app = await context.dial(target, gone)
   } catch (err) {
     client.reset()

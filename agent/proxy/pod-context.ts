@@ -1,4 +1,5 @@
 /** What the parts of one pod's proxy share. Handed in; nothing here reads configuration. */
+import type { Cancellation } from '../../lib/cancel.ts'
 import type { SessionOptions } from '../hbone/limits.ts'
 import type { HbonePool } from '../hbone/pool.ts'
 import type { TcpSocket } from '../io/tcp.ts'
@@ -59,10 +60,10 @@ export interface PodContext {
   readonly pool: HbonePool
   readonly log: LogLine
   /** A connection out of the pod's namespace, counted: what the rules saw under our mark is compared with it. */
-  dial(target: DialTarget, signal: AbortSignal): Promise<TcpSocket>
+  dial(target: DialTarget, signal: Cancellation): Promise<TcpSocket>
   /** Kept answers, asked for when there is none. */
   route(ip: string, port: number): Promise<RouteDecision>
   admit(question: Omit<AdmitQuestion, 'podUid'>): Promise<AdmitDecision>
   /** The present context, or a wait for the first one. Rejects when there is none in time. */
-  tlsContext(signal: AbortSignal): Promise<TlsContext>
+  tlsContext(signal: Cancellation): Promise<TlsContext>
 }

@@ -1,12 +1,14 @@
 /** One pod on one data-plane thread: its listeners, its certificate, its sessions. */
 import { LRUMap } from './lru-map.ts'
+import type { Cancellation } from '../../lib/cancel.ts'
 import { CulvertError, errorText } from '../../lib/errors.ts'
 import { parseSpiffe } from '../../lib/spiffe.ts'
 import { HbonePool } from '../hbone/pool.ts'
 import type { ServerSession } from '../hbone/server.ts'
-import { Listener } from '../io/listener.ts'
+import { Listener, type Accepted } from '../io/listener.ts'
 import type { TcpSocket } from '../io/tcp.ts'
 import { closeFd } from '../sys/fd.ts'
+import { setLinger } from '../sys/sockopt.ts'
 import { TlsContext } from '../sys/tls-context.ts'
 import type {
   AdmitDecision,
@@ -68,8 +70,8 @@ export class PodProxy implements PodContext {
   /** Starts accepting. 15008 is served from the first certificate on; until then its connections wait in the kernel. */
   listen(listeners: PodListeners): void {
     this.#plain.push(
-      this.#serve(listeners.outbound, fd => acceptOutbound(fd, this)),
-      this.#serve(listeners.inbound, fd => acceptPlaintext(fd, this)),
+      this.#serve(listeners.outbound, (fd, peer) => acceptOutbound(fd, peer, this)),
+      this.#serve(listeners.inbound, (fd, peer) => acceptPlaintext(fd, peer, this)),
     )
     this.#hboneFd = listeners.hbone
     this.#serveHbone()
@@ -106,7 +108,7 @@ export class PodProxy implements PodContext {
     return cut
   }
 
-  dial(target: DialTarget, signal: AbortSignal): Promise<TcpSocket> {
+  dial(target: DialTarget, signal: Cancellation): Promise<TcpSocket> {
     if (this.#hasLeft) return Promise.reject(new CulvertError('CLOSED', 'the pod has left the mesh'))
     this.dialled++
     return dial(this.pod.netnsFd, target, this.options.connectTimeoutMs, signal)
@@ -122,7 +124,7 @@ export class PodProxy implements PodContext {
     return this.#admissions.getOrAsk(key, () => this.#control.admit({ podUid: this.pod.uid, ...question }))
   }
 
-  tlsContext(signal: AbortSignal): Promise<TlsContext> {
+  tlsContext(signal: Cancellation): Promise<TlsContext> {
     if (this.#context) return Promise.resolve(this.#context)
     return new Promise((resolve, reject) => {
       this.#contextWaiters.add(resolve)
@@ -138,7 +140,8 @@ export class PodProxy implements PodContext {
     })
   }
 
-  #serve(fd: number, accept: (fd: number) => void): Listener {
+  #serve(fd: number, accept: Accepted): Listener {
+    setLinger(fd, 0) // which those that are accepted from it inherit: `resetOnClose`
     return new Listener(fd, accept, err =>
       this.log('error', 'listener failed', { pod: this.pod.name, err: errorText(err) }),
     )

@@ -1,4 +1,4 @@
-/** Readiness of many descriptors, asked of the kernel in one call: epoll(7), level-triggered. */
+/** Readiness of many descriptors, asked of the kernel in one call: epoll(7). */
 import { constants } from 'node:os'
 import { closeFd } from './fd.ts'
 import { check, lastErrno, libc, syscallError } from './libc.ts'
@@ -8,6 +8,10 @@ export const EPOLLIN = 0x1
 export const EPOLLOUT = 0x4
 export const EPOLLERR = 0x8
 export const EPOLLHUP = 0x10
+/** The peer has ended its direction. */
+export const EPOLLRDHUP = 0x2000
+/** Told once when it becomes so, instead of as long as it is so. */
+export const EPOLLET = 0x8000_0000
 const EPOLL_CLOEXEC = 0o2000000
 const EPOLL_CTL_ADD = 1
 const EPOLL_CTL_DEL = 2
@@ -31,7 +35,7 @@ export class Epoll {
     this.#fd = check(libc.epollCreate(EPOLL_CLOEXEC), 'epoll_create1')
   }
 
-  /** `events`: EPOLLIN, EPOLLOUT, both or neither; errors and the end of both directions are always told. Throws `SYSCALL`. */
+  /** `events`: EPOLLIN, EPOLLOUT, both or neither, and how; errors and the end of both directions are always told. Throws `SYSCALL`. */
   add(fd: number, events: number): void {
     check(libc.epollCtl(this.#fd, EPOLL_CTL_ADD, fd, this.#of(fd, events)), `epoll_ctl(ADD, ${fd})`)
   }

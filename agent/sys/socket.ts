@@ -91,8 +91,8 @@ export interface ConnectOptions {
   readonly mark: number
   /** Connect from this address, whoever's it is; the port is the kernel's choice at connect. */
   readonly sourceIp?: string | undefined
-  /** @default DEFAULT_KEEPALIVE */
-  readonly keepalive?: Keepalive | undefined
+  /** `none`: where the other end is on this machine. @default DEFAULT_KEEPALIVE */
+  readonly keepalive?: Keepalive | 'none' | undefined
 }
 
 /**
@@ -106,7 +106,7 @@ export function connectSocket(options: ConnectOptions): number {
     throw new CulvertError('ADDRESS', `source address ${sourceIp} is not IPv${options.family}`)
   const fd = openTcp(family, options.mark)
   try {
-    setKeepalive(fd, options.keepalive ?? DEFAULT_KEEPALIVE)
+    if (options.keepalive !== 'none') setKeepalive(fd, options.keepalive ?? DEFAULT_KEEPALIVE)
     if (sourceIp !== undefined) {
       setTransparent(fd, family)
       // The port is chosen at connect, by the whole four-tuple: otherwise one address would run out of ports.

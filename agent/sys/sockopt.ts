@@ -59,13 +59,15 @@ export function getOption(fd: number, level: number, name: number, label: string
 /**
  * Where a redirected connection was going before the redirection, by the kernel's connection tracking. For a
  * connection that was not redirected it is the socket's own address. Undefined when the kernel does not know
- * (tracking is off, or the socket is not an accepted TCP connection).
+ * (tracking is off, or the socket is not an accepted TCP connection). `other`: the address of either end, if that is known.
  */
-export function originalDestination(fd: number): SocketAddress | undefined {
-  const local = localAddress(fd)
-  if (local === undefined) return undefined
+export function originalDestination(
+  fd: number,
+  other: SocketAddress | undefined = localAddress(fd),
+): SocketAddress | undefined {
+  if (other === undefined) return undefined
   // A dual-stack listener's IPv4 connections are tracked as IPv4, whatever the socket's own family.
-  const level = local.ip.includes(':') ? SOL_IPV6 : SOL_IP
+  const level = other.ip.includes(':') ? SOL_IPV6 : SOL_IP
   lengthView.setUint32(0, level === SOL_IPV6 ? SOCKADDR_BYTES : 16, true)
   if (libc.getsockopt(fd, level, SO_ORIGINAL_DST, address, length) < 0) return undefined
   return decodeSockaddr(address.subarray(0, lengthView.getUint32(0, true)))

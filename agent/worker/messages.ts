@@ -164,6 +164,8 @@ export type FromWorker =
   | { readonly type: 'admit'; readonly id: number; readonly question: AdmitQuestion }
   | { readonly type: 'opened'; readonly record: ConnectionRecord }
   | { readonly type: 'closed'; readonly record: ConnectionRecord }
+  /** Several of these, in order: each message wakes the main thread. */
+  | { readonly type: 'several'; readonly messages: readonly FromWorker[] }
   | { readonly type: 'connections'; readonly id: number; readonly records: ConnectionRecord[] }
   | { readonly type: 'pod-removed'; readonly id: number; readonly cut: ConnectionRecord[] }
   | { readonly type: 'drained'; readonly cut: ConnectionRecord[] }

@@ -132,6 +132,9 @@ export class DataPlaneThreads {
           decision,
         }))
         break
+      case 'several':
+        for (const each of message.messages) this.#handle(worker, each)
+        break
       case 'opened':
         this.#events.opened(message.record, this.#workers.indexOf(worker))
         break

@@ -1,0 +1,49 @@
+/**
+ * A cancellation for hot paths. Node's `AbortSignal` costs ten microseconds a connection (events, weak references, one
+ * more of everything for `any` and `timeout`); this is the part of it that is used. An `AbortSignal` will do wherever a
+ * `Cancellation` is asked for.
+ */
+export interface Cancellation {
+  readonly aborted: boolean
+  /** Undefined until it is aborted. */
+  readonly reason: unknown
+  throwIfAborted(): void
+  addEventListener(type: 'abort', listener: () => void, options?: { once: boolean }): void
+  removeEventListener(type: 'abort', listener: () => void): void
+}
+
+export class Cancel implements Cancellation {
+  aborted = false
+  reason: unknown
+  #listeners: (() => void)[] = []
+
+  /** `before`: aborts this one too. */
+  constructor(before?: Cancellation) {
+    if (!before) return
+    if (before.aborted) this.abort(before.reason)
+    else before.addEventListener('abort', () => this.abort(before.reason), { once: true })
+  }
+
+  /** Tells everyone who listens, once. */
+  abort(reason: unknown): void {
+    if (this.aborted) return
+    this.aborted = true
+    this.reason = reason
+    const listeners = this.#listeners
+    this.#listeners = []
+    for (const listener of listeners) listener()
+  }
+
+  throwIfAborted(): void {
+    if (this.aborted) throw this.reason as Error
+  }
+
+  addEventListener(_type: 'abort', listener: () => void): void {
+    this.#listeners.push(listener)
+  }
+
+  removeEventListener(_type: 'abort', listener: () => void): void {
+    const at = this.#listeners.indexOf(listener)
+    if (at >= 0) this.#listeners.splice(at, 1)
+  }
+}
