@@ -72,6 +72,40 @@ await t.test('a record of holders is read, and what is wrong in it is named', as
   t.throws(() => parseRecords(text({ fds: 3 }), 'f'), { message: 'f: pods.u is not a record' })
 })
 
+await t.test(
+  'whatever is in the record of holders, the outcome is records or an error with a code',
+  async () => {
+    const entry = fc.record(
+      {
+        pid: fc.oneof(fc.integer(), fc.jsonValue()),
+        startTime: fc.nat(),
+        netnsInode: fc.nat(),
+        fds: fc.oneof(fc.jsonValue(), fc.record({ outbound: fc.nat(), inbound: fc.nat(), hbone: fc.nat() })),
+      },
+      { requiredKeys: [] },
+    )
+    const text = fc.oneof(
+      fc.string(),
+      fc.json(),
+      fc
+        .dictionary(fc.oneof(fc.string(), fc.constant('__proto__')), fc.oneof(fc.jsonValue(), entry))
+        .map(pods => JSON.stringify({ pods })),
+    )
+    fc.assert(
+      fc.property(text, text => {
+        try {
+          for (const { pid, fds } of Object.values(parseRecords(text, 'f')))
+            if (!(pid > 0 && fds.outbound > 0 && fds.inbound > 0 && fds.hbone > 0)) return false
+          return true
+        } catch (err) {
+          return err instanceof CulvertError && err.code === 'INPUT'
+        }
+      }),
+      { numRuns: 1000 },
+    )
+  },
+)
+
 await t.test('a pod has a few looks at once, then two a second', async t => {
   const budget = new LookBudget()
   const taken = (nowMs: number) => {

@@ -55,3 +55,16 @@ await t.test('whatever a pod put into its tables is read without an error', asyn
     }),
   )
 })
+
+await t.test('quotes that never end cost no more than their length', async t => {
+  const timeOf = (count: number) => {
+    const rule = `-A INPUT ${'"\\" \\'.repeat(count)} ${'"a'.repeat(count)}`
+    const text = `*filter\n:INPUT ACCEPT [0:0]\n${rule}\n`
+    const startedAt = performance.now()
+    parseSaved(text)
+    return performance.now() - startedAt
+  }
+  timeOf(10_000)
+  // Quadratic, it would take minutes.
+  t.ok(timeOf(200_000) < 5000)
+})

@@ -1,4 +1,6 @@
+import * as fc from 'fast-check'
 import t from 'tap'
+import { CulvertError } from '../../../lib/errors.ts'
 import { DEFAULT_LAB_FILE } from '../../../lab/client/start.ts'
 import { parseLabFile, readLabFile } from '../../../lab/cluster/lab-file.ts'
 
@@ -47,4 +49,38 @@ await t.test('names that nothing is called by are told, all at once', async t =>
 await t.test('a file that is not there, and a node of a reserved name, are errors', async t => {
   t.throws(() => readLabFile('/nonexistent/lab.yaml'), { code: 'INPUT', message: /\/nonexistent\/lab\.yaml/ })
   t.throws(() => parseLabFile('{apiVersion: v1, kind: Node, metadata: {name: cp}}', 'x'), { code: 'LAB' })
+})
+
+await t.test('any text is a lab with a node at least, or one error with a code', async t => {
+  const piece = fc.constantFrom(
+    'apiVersion: v1',
+    'kind: Node',
+    'kind: Pod',
+    'kind: Namespace',
+    'metadata: { name: a }',
+    'metadata: { name: cp }',
+    'metadata: { name: a, namespace: b }',
+    'metadata: { name: a, annotations: { culvert.dev/lab-node: n } }',
+    'spec: { nodeName: m, containers: [{ name: a }] }',
+    'spec: {}',
+    '---',
+    '- a',
+    '&a [*a]',
+  )
+  const text = fc.oneof(
+    fc.string({ unit: 'binary' }),
+    fc.array(piece, { maxLength: 15 }).map(lines => lines.join('\n')),
+  )
+  fc.assert(
+    fc.property(text, text => {
+      try {
+        return parseLabFile(text, 'x').nodes.length > 0
+      } catch (err) {
+        if (!(err instanceof CulvertError)) throw err
+        return err.code === 'INPUT' || err.code === 'LAB'
+      }
+    }),
+    { numRuns: 200 },
+  )
+  t.pass('no other exception')
 })

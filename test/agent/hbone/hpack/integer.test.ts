@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import t from 'tap'
 import { MAX_INTEGER_BYTES, readInteger, writeInteger } from '../../../../agent/hbone/hpack/integer.ts'
+import { CulvertError } from '../../../../lib/errors.ts'
 import { fromHex } from '../../../helpers/hpack.ts'
 
 await t.test('what is written is read again, whatever the prefix and the bits above it', async () => {
@@ -46,4 +47,19 @@ await t.test('an integer that is too long or cut off is an error', async t => {
       { name: 'CulvertError', code: 'PROTOCOL' },
       hex,
     )
+})
+
+await t.test('any bytes are an integer of at most 29 bits within them, or an error', async () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 8 }), fc.integer({ min: 1, max: 8 }), (bytes, bits) => {
+      const cursor = { bytes, at: 0 }
+      try {
+        const value = readInteger(cursor, bits)
+        return Number.isInteger(value) && value >= 0 && value < 2 ** 29 && cursor.at <= bytes.length
+      } catch (err) {
+        return err instanceof CulvertError && err.code === 'PROTOCOL'
+      }
+    }),
+    { numRuns: 3000 },
+  )
 })

@@ -1,0 +1,105 @@
+import * as fc from 'fast-check'
+import t from 'tap'
+import { HeaderReader } from '../../../agent/hbone/header-reader.ts'
+import { HpackEncoder } from '../../../agent/hbone/hpack/encoder.ts'
+import { CODE, SessionError } from '../../../agent/hbone/protocol.ts'
+import { headerLists, type HeaderList } from '../../helpers/hpack.ts'
+
+const LIMIT = 64 * 1024
+
+function read(list: HeaderList, limit = LIMIT): ReturnType<HeaderReader['read']> {
+  return new HeaderReader(limit).read(Buffer.from(new HpackEncoder().encode(list)))
+}
+
+await t.test('fields are read by name, regular ones that repeat are joined', async t => {
+  const { fields, isMalformed, isTooLarge } = read([
+    [':method', 'CONNECT'],
+    [':authority', '10.0.0.1:80'],
+    ['baggage', 'a=1'],
+    ['baggage', 'b=2'],
+  ])
+  t.strictSame([isMalformed, isTooLarge], [false, false])
+  t.strictSame(Object.fromEntries(fields), {
+    ':method': 'CONNECT',
+    ':authority': '10.0.0.1:80',
+    baggage: 'a=1, b=2',
+  })
+})
+
+await t.test('what RFC 9113 §8.2.1 and §8.3 forbid is malformed', async t => {
+  const good = [':method', 'CONNECT'] as const
+  const cases: [what: string, list: HeaderList][] = [
+    ['an upper-case name', [good, ['Baggage', 'a']]],
+    ['an empty name', [good, ['', 'a']]],
+    ['a space in a name', [good, ['a b', 'a']]],
+    ['a colon inside a name', [good, ['a:b', 'a']]],
+    ['a name beyond ASCII', [good, ['caf\u00e9', 'a']]],
+    ['a line break in a value', [good, ['a', 'b\r\nc: d']]],
+    ['a NUL in a value', [good, ['a', 'b\0']]],
+    ['a value that begins with a space', [good, ['a', ' b']]],
+    ['a value that ends with a tab', [good, ['a', 'b\t']]],
+    ['a pseudo-header twice', [good, good]],
+    ['a pseudo-header after a regular one', [['a', 'b'], good]],
+  ]
+  for (const [what, list] of cases) t.ok(read(list).isMalformed, what)
+})
+
+await t.test('a list over the limit is said to be, and its table is kept in step', async t => {
+  const encoder = new HpackEncoder()
+  const reader = new HeaderReader(1000)
+  const block = (list: HeaderList) => reader.read(Buffer.from(encoder.encode(list)))
+  t.ok(
+    block([
+      ['x-large', 'y'.repeat(2000)],
+      ['x-next', 'remembered'],
+    ]).isTooLarge,
+  )
+  const { fields, isTooLarge } = block([['x-next', 'remembered']])
+  t.equal(isTooLarge, false)
+  t.equal(fields.get('x-next'), 'remembered')
+})
+
+await t.test('whatever the list, it is malformed as a naive reading of the rules says', async () => {
+  fc.assert(
+    fc.property(headerLists(), list => {
+      let sawRegular = false
+      const seen = new Set<string>()
+      let isMalformed = false
+      for (const [name, value] of list) {
+        const isPseudo = name.startsWith(':')
+        if (name === '' || name.slice(1).includes(':')) isMalformed = true
+        for (const character of name)
+          if (character <= ' ' || character >= '\x7f' || character !== character.toLowerCase())
+            isMalformed = true
+        if (/[\0\r\n]/.test(value) || /^[ \t]|[ \t]$/.test(value)) isMalformed = true
+        if (isPseudo && (sawRegular || seen.has(name))) isMalformed = true
+        if (!isPseudo) sawRegular = true
+        seen.add(name)
+      }
+      return read(list).isMalformed === isMalformed
+    }),
+    { numRuns: 1000 },
+  )
+})
+
+await t.test('any bytes give fields or a COMPRESSION_ERROR of our own words, within bounds', async t => {
+  fc.assert(
+    fc.property(fc.array(fc.uint8Array({ maxLength: 300 }), { minLength: 1, maxLength: 5 }), blocks => {
+      const reader = new HeaderReader(LIMIT)
+      try {
+        for (const block of blocks) {
+          let bytes = 0
+          for (const [name, value] of reader.read(Buffer.from(block)).fields)
+            bytes += name.length + value.length
+          if (bytes > LIMIT) return false
+        }
+        return true
+      } catch (err) {
+        if (!(err instanceof SessionError) || err.h2Code !== CODE.compressionError) throw err
+        return err.message.startsWith('malformed header block: ')
+      }
+    }),
+    { numRuns: 3000 },
+  )
+  t.pass('no other exception')
+})
