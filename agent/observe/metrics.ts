@@ -11,6 +11,7 @@ import type { CertificateStatus, FetchResult } from '../identity/manager.ts'
 import type { ConnectionRecord } from '../worker/messages.ts'
 import { BoundedLabel } from './bounded-label.ts'
 import { registerProcessMetrics } from './process-metrics.ts'
+import type { ThreadHeap } from './thread-heaps.ts'
 import { ThreadCounters } from './thread-counters.ts'
 import { TrafficSeries, type TrafficSeriesOptions } from './traffic-series.ts'
 
@@ -20,6 +21,7 @@ export interface MetricSources {
   discovery?: () => DiscoveryNumbers
   /** Pods by state: `enrolled`, `pending`, … */
   podsByState?: () => Readonly<Record<string, number>>
+  heaps?: () => Promise<readonly ThreadHeap[]>
 }
 
 /** What may pass the rules uncaptured: also what a pod's annotations exclude. */
@@ -115,9 +117,10 @@ export class AgentMetrics {
       [],
       gauge => gauge.set(this.#traffic.folded),
     )
-    const { certificates, discovery, podsByState } = sources
+    const { certificates, discovery, podsByState, heaps } = sources
     if (certificates) this.#certificateGauges(certificates)
     if (discovery) this.#discoveryGauges(discovery)
+    if (heaps) this.#heapGauge(heaps)
     if (podsByState)
       this.#gauge('culvert_pods', 'Pods of this node by state', ['state'], gauge => {
         for (const [state, count] of Object.entries(podsByState())) gauge.set({ state }, count)
@@ -218,6 +221,21 @@ export class AgentMetrics {
     )
     this.#gauge('culvert_discovery_resources', 'What the agent knows of, by kind', ['kind'], gauge => {
       for (const [kind, count] of Object.entries(discovery().resources)) gauge.set({ kind }, count)
+    })
+  }
+
+  #heapGauge(heaps: () => Promise<readonly ThreadHeap[]>): void {
+    const gauge = new Gauge({
+      name: 'culvert_heap_bytes',
+      help: 'JavaScript heap of each thread, garbage included',
+      labelNames: ['thread', 'part'],
+      registers: [this.#registry],
+      collect: async () => {
+        const now = await heaps() // before the reset: another scrape may come meanwhile
+        gauge.reset()
+        for (const { thread, ...parts } of now)
+          for (const [part, bytes] of Object.entries(parts)) gauge.set({ thread, part }, bytes)
+      },
     })
   }
 

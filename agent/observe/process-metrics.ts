@@ -2,6 +2,7 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import { performance } from 'node:perf_hooks'
 import { Counter, Gauge, type Registry } from 'prom-client'
+import { ownMemory } from '../sys/pages.ts'
 
 /** Adds the usual `process_*` metrics and how busy the main thread is. */
 export function registerProcessMetrics(registry: Registry, startedAtMs: number): void {
@@ -28,6 +29,11 @@ export function registerProcessMetrics(registry: Registry, startedAtMs: number):
       },
     })
   gauge('process_resident_memory_bytes', 'Resident memory', () => process.memoryUsage.rss())
+  gauge(
+    'culvert_anonymous_memory_bytes',
+    'Resident memory without pages of files: what the process alone has need of',
+    ownMemory,
+  )
   gauge('process_open_fds', 'Open file descriptors', () => readdirSync('/proc/self/fd').length)
   gauge('process_max_fds', 'Limit of open file descriptors', maxFds)
   gauge('process_start_time_seconds', 'Unix time at which the process started', () => startedAtMs / 1000)
