@@ -1,5 +1,5 @@
 /**
- * The agent, put together: the only file that knows all of its parts. Start: ports that tell → discovery → data-plane
+ * The agent, put together: the only file that knows all of its parts. Start: ports that tell → discovery and data-plane
  * threads → pods. Stop, after SIGTERM: unready → no new pods → GOAWAY and drain to the deadline → out. Rules and
  * listening sockets stay where they are: stopped is not un-enrolled, and the next agent takes both over.
  */
@@ -10,10 +10,8 @@ import { networkInterfaces } from 'node:os'
 import { canonicalIp, isLoopback } from '../lib/address.ts'
 import { errorText } from '../lib/errors.ts'
 import type { Shutdown } from '../lib/lifecycle.ts'
-import { createLogger, type Logger } from '../lib/log.ts'
+import type { Logger } from '../lib/log.ts'
 import { VERSION } from '../lib/version.ts'
-import type { AgentConfig } from './config.ts'
-import { DEFAULT_SESSION } from './hbone/limits.ts'
 import { CaClient } from './identity/ca-client.ts'
 import { Channel } from './identity/channel.ts'
 import { CertificateManager } from './identity/manager.ts'
@@ -21,6 +19,7 @@ import { ReportClient } from './identity/report-client.ts'
 import { Discovery } from './mesh/discovery.ts'
 import { Mesh } from './mesh/mesh.ts'
 import { Router } from './mesh/router.ts'
+import { keepMemorySmall } from './memory.ts'
 import { AccessLog } from './observe/access-log.ts'
 import { AdminServer } from './observe/admin.ts'
 import { MetricsServer } from './observe/metrics-server.ts'
@@ -32,17 +31,13 @@ import { ListenerKeeper } from './pods/listeners.ts'
 import { Pods } from './pods/pods.ts'
 import { StaticPodSource } from './pods/static.ts'
 import { UncapturedCounters } from './pods/uncaptured.ts'
-import { DEFAULT_PROXY } from './proxy/pod-context.ts'
-import { descriptorLimit } from './sys/fd.ts'
+import type { AgentStart } from './start.ts'
 import type { ConnectionRecord } from './worker/messages.ts'
-import { DataPlaneThreads } from './worker/threads.ts'
 
 /** Runs until told to stop; resolves with the exit code. Rejects when it cannot start. */
-export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise<number> {
-  const startedAtMs = Date.now()
-  const fields = { node: config.nodeName }
-  const log = createLogger(fields, config.logLevel)
-  log.info({ version: VERSION, pid: process.pid, threads: config.threads }, 'agent starting')
+export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<number> {
+  const { startedAtMs, config, log, dataPlane, heaps } = start
+  const { threads } = dataPlane
   await mkdir(config.runDir, { recursive: true, mode: 0o700 })
 
   const readiness = new Readiness()
@@ -115,6 +110,7 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
         resources: mesh.sizes(),
       }),
       podsByState: () => countBy(pods.list(), pod => pod.state),
+      heaps: () => heaps.read(),
     },
   })
   const reports: ReportClient = new ReportClient({
@@ -125,14 +121,14 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
     log: log.child({ component: 'reports' }),
   })
   const accessLog = new AccessLog({
-    fields,
+    fields: { node: config.nodeName },
     level: config.logLevel,
     onDropped: lines => metrics.accessLogDropped(lines),
   })
 
-  const threads = new DataPlaneThreads(
-    router,
-    {
+  dataPlane.adopt({
+    control: router,
+    events: {
       opened: (record, thread) => {
         metrics.opened(record, thread)
         accessLog.opened(record)
@@ -145,13 +141,8 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
         metrics.threadCounters(thread, counters)
         uncaptured.dialled(thread, dialled)
       },
-      died: error => {
-        log.fatal({ err: errorText(error) }, 'a data-plane thread died; ending the process')
-        process.exit(70)
-      },
     },
-    log.child({ component: 'data-plane' }),
-  )
+  })
   router.onInvalidate(podUid => threads.tell({ type: 'invalidate', podUid }))
   certificates.onCertificate((podUid, certificate) =>
     threads.tell({ type: 'certificate', podUid, certificate }),
@@ -236,22 +227,7 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
   own('discovery', discovery.run(stop.signal))
   own('reports', reports.run(stop.signal))
   own('first picture', mesh.whenSynced(stop.signal).then(synced))
-  const threadsStarting = threads.start(config.threads, {
-    ...DEFAULT_PROXY,
-    clusterId: config.clusterId,
-    // Plaintext that is passed on holds two descriptors; one pod may have half of all there are.
-    maxConnections: Math.min(
-      DEFAULT_PROXY.maxConnections,
-      Math.floor(descriptorLimit() / 4 / config.threads),
-    ),
-    session: {
-      ...DEFAULT_SESSION,
-      streamWindow: config.streamWindow,
-      connectionWindow: config.connectionWindow,
-      maxFrame: config.maxFrame,
-    },
-  })
-  await threadsStarting
+  await dataPlane.ready
   threadsReady()
   const source = new StaticPodSource({
     file: config.podSource.file,
@@ -267,6 +243,12 @@ export async function runAgent(config: AgentConfig, shutdown: Shutdown): Promise
       .then(() => reports.complete()),
   )
   own('uncaptured counters', uncaptured.run(stop.signal))
+  own(
+    'memory',
+    readiness
+      .ready(stop.signal)
+      .then(() => keepMemorySmall({ log: log.child({ component: 'memory' }) }, stop.signal)),
+  )
   own(
     'announcement',
     readiness.ready(stop.signal).then(() => log.info({ tookMs: Date.now() - startedAtMs }, 'agent ready')),

@@ -1,0 +1,57 @@
+/**
+ * Keeps the agent's memory near what is in use. V8 keeps what its heaps once grew to until it hears that memory is
+ * short, and nobody tells it: without this an idle agent would stay at what its start took, and one that has learnt of
+ * a hundred thousand workloads at three times what it keeps of them.
+ *
+ * Threads stand still while their heaps are collected, so it is done only when the process has next to nothing to do.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Logger } from '../lib/log.ts'
+import { collectGarbage } from './sys/garbage.ts'
+import { ownMemory, releasePages } from './sys/pages.ts'
+
+export interface MemoryOptions {
+  readonly log: Logger
+  /** How often it looks. @default 2000 */
+  readonly lookEveryMs?: number
+  /** Idle is who has used less than this part of one processor since the last look. @default 0.05 */
+  readonly idleBelow?: number
+  /** Growth since the last time that is worth another. @default 16 MiB, or a quarter if that is more */
+  readonly worthBytes?: number
+}
+
+/** How long at least from one time to the next: what grows again that fast is in use. */
+const REST_MS = 60_000
+
+/** Runs until the signal aborts. */
+export async function keepMemorySmall(options: MemoryOptions, signal: AbortSignal): Promise<void> {
+  const { log, lookEveryMs = 2000, idleBelow = 0.05, worthBytes = 16 * 1024 * 1024 } = options
+  let keptBytes = 0
+  let notBeforeMs = 0
+  let before = process.cpuUsage()
+  while (await pause(lookEveryMs, signal)) {
+    const { user, system } = process.cpuUsage(before)
+    before = process.cpuUsage()
+    if (user + system > idleBelow * lookEveryMs * 1000 || performance.now() < notBeforeMs) continue
+    const fromBytes = ownMemory()
+    if (fromBytes - keptBytes < Math.max(worthBytes, keptBytes / 4)) continue
+    const startedAtMs = performance.now()
+    await collectGarbage()
+    releasePages()
+    keptBytes = ownMemory()
+    notBeforeMs = performance.now() + REST_MS
+    before = process.cpuUsage()
+    const tookMs = Math.round(performance.now() - startedAtMs)
+    log.debug({ fromBytes, toBytes: keptBytes, tookMs }, 'gave memory back')
+  }
+}
+
+/** False when the signal aborts. */
+async function pause(ms: number, signal: AbortSignal): Promise<boolean> {
+  try {
+    await sleep(ms, undefined, { signal })
+    return true
+  } catch {
+    return false
+  }
+}
