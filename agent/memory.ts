@@ -20,8 +20,8 @@ export interface MemoryOptions {
   readonly worthBytes?: number
 }
 
-/** How long at least from one time to the next: what grows again that fast is in use. */
-const REST_MS = 60_000
+/** Rest after each time, as a multiple of what it took: half a percent of the time at most goes into this. */
+const REST = 200
 
 /** Runs until the signal aborts. */
 export async function keepMemorySmall(options: MemoryOptions, signal: AbortSignal): Promise<void> {
@@ -39,9 +39,9 @@ export async function keepMemorySmall(options: MemoryOptions, signal: AbortSigna
     await collectGarbage()
     releasePages()
     keptBytes = ownMemory()
-    notBeforeMs = performance.now() + REST_MS
     before = process.cpuUsage()
     const tookMs = Math.round(performance.now() - startedAtMs)
+    notBeforeMs = performance.now() + REST * tookMs
     log.debug({ fromBytes, toBytes: keptBytes, tookMs }, 'gave memory back')
   }
 }
