@@ -2,17 +2,19 @@
  * The system programs that Culvert needs on a Linux machine: which are missing, and how they get there. As root
  * with apt they are installed; otherwise the command to run is named. Nothing is started when nothing is missing.
  *
- *   node cli/setup/tools.ts            installs what is missing, or says how
+ *   node cli/setup/tools.ts            installs what is missing for the tests, or says how
  *   node cli/setup/tools.ts --check    only says
  */
 import { spawnSync } from 'node:child_process'
-import { accessSync, constants } from 'node:fs'
+import { accessSync, constants, existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { CulvertError, errorText } from '../../lib/errors.ts'
 import { toolEnv, toolPath } from '../../lib/tool-path.ts'
 
-/** Program and the Debian package that has it. */
-const PACKAGE_OF: Readonly<Record<string, string>> = {
+type Packages = Readonly<Record<string, string>>
+
+/** Programs, and the Debian package that has each. */
+const OWN: Packages = {
   ip: 'iproute2',
   iptables: 'iptables',
   ip6tables: 'iptables',
@@ -25,7 +27,23 @@ const PACKAGE_OF: Readonly<Record<string, string>> = {
   curl: 'curl',
 }
 
-export const ALL_TOOLS: readonly string[] = Object.keys(PACKAGE_OF)
+/** HTTP/2 implementations that the tests hold ours against: programs, or paths of files. */
+const PEERS: Packages = {
+  '/usr/bin/python3': 'python3',
+  '/usr/lib/python3/dist-packages/h2/__init__.py': 'python3-h2',
+  nghttp: 'nghttp2-client',
+  h2load: 'nghttp2-client',
+  nghttpd: 'nghttp2-server',
+  go: 'golang-go',
+}
+
+const PACKAGE_OF: Packages = { ...OWN, ...PEERS }
+
+/** What Culvert itself needs. */
+export const ALL_TOOLS: readonly string[] = Object.keys(OWN)
+
+/** What its tests need. */
+export const TEST_TOOLS: readonly string[] = Object.keys(PACKAGE_OF)
 
 /** What a lab cannot be built without. */
 export const LAB_TOOLS: readonly string[] = ALL_TOOLS.filter(tool => tool !== 'tcpdump' && tool !== 'curl')
@@ -33,10 +51,12 @@ export const LAB_TOOLS: readonly string[] = ALL_TOOLS.filter(tool => tool !== 't
 /** Exit status of a program that lacks another one (sysexits.h: EX_UNAVAILABLE). */
 const EX_UNAVAILABLE = 69
 
-/** The programs of the list that are on no path. */
+/** The programs of the list that are on no path, and the files that are not there. */
 export function missingTools(tools: readonly string[], path: string = toolPath()): string[] {
   const dirs = path.split(':').filter(dir => dir !== '')
-  return tools.filter(tool => !dirs.some(dir => isExecutable(join(dir, tool))))
+  return tools.filter(tool =>
+    tool.startsWith('/') ? !existsSync(tool) : !dirs.some(dir => isExecutable(join(dir, tool))),
+  )
 }
 
 /** The Debian packages that have these programs, each once. */
@@ -105,9 +125,9 @@ function isExecutable(path: string): boolean {
 function main(): void {
   const isCheck = process.argv.includes('--check')
   try {
-    const missing = isCheck ? missingTools(ALL_TOOLS) : []
+    const missing = isCheck ? missingTools(TEST_TOOLS) : []
     if (missing.length > 0) throw missingError(missing)
-    if (!isCheck) ensureTools()
+    if (!isCheck) ensureTools(TEST_TOOLS)
   } catch (err) {
     process.stderr.write(`culvert: ${errorText(err)}\n`)
     if (err instanceof CulvertError && err.hint) process.stderr.write(`hint: ${err.hint}\n`)

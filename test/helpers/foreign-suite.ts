@@ -1,0 +1,392 @@
+/**
+ * What every foreign peer must be able to do with ours, in both roles: over mutual TLS, against a real inbound listener and
+ * from a real outbound session, with applications at the far ends that know nothing of it. What a peer's own interface has
+ * no way to do is said in its `Abilities`, with the reason, and is not asked of it.
+ */
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import type { Socket } from 'node:net'
+import type { Test } from 'tap'
+import { CODE, codeName } from '../../agent/hbone/protocol.ts'
+import { PORT } from '../../agent/ports.ts'
+import { ForeignPeer, type ForeignKind } from './foreign-peer.ts'
+import { certificateFor, meshPair } from './mesh-pair.ts'
+import { connectFrom, serve } from './pods.ts'
+
+export interface Abilities {
+  readonly kind: ForeignKind
+  /** The code with which it resets a stream, as client and as server: CONNECT_ERROR where its library lets it choose. */
+  readonly resetsWith: { readonly client: number; readonly server: number }
+  /** Whether its library tells a server with which code a stream was reset. */
+  readonly seesCode: boolean
+  /** Whether it can end its half first and go on reading, as server. */
+  readonly halfClosesFirst: boolean
+  /** Whether it can be told how many streams to allow at once, as server. */
+  readonly limitsStreams: boolean
+  /** Whether its connection's window, as server, is larger than a stream's: one that stalls stops no other. */
+  readonly stallsAlone: boolean
+  /** Whether its library tells of a GOAWAY. */
+  readonly seesGoaway: boolean
+}
+
+const MIB = 1024 * 1024
+const STRANGER = 'spiffe://cluster.local/ns/shop/sa/stranger'
+/** More than windows and kernels hold between the two ends. */
+const STALL_BYTES = 32 * MIB
+
+export const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
+
+/** Applications in the server pod, one a port. */
+const APP = { echo: 7000, answersLater: 7001, speaksFirst: 7002, resets: 7003, held: 7004, closed: 7005 }
+
+function echo(socket: Socket): void {
+  socket.on('data', chunk => socket.write(chunk) || socket.pause())
+  socket.on('drain', () => socket.resume())
+  socket.on('end', () => socket.end())
+}
+
+/** Everything until the end; not `for await`, which would end both halves. */
+async function collect(socket: Socket): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  socket.on('data', (chunk: Buffer) => chunks.push(chunk))
+  await new Promise((resolve, reject) => {
+    socket.once('end', resolve)
+    socket.once('error', reject)
+  })
+  return Buffer.concat(chunks)
+}
+
+/** The foreign peer is the client: our listener on 15008, the applications behind it. */
+export async function foreignClient(t: Test, can: Abilities): Promise<void> {
+  const mesh = await meshPair(t)
+  const { server, old, root } = mesh
+  const calls = new Map<number, ((socket: Socket) => void)[]>()
+  const nextCall = (port: number): Promise<Socket> =>
+    new Promise(resolve => calls.set(port, [...(calls.get(port) ?? []), resolve]))
+  await serve(t, server, APP.echo, echo)
+  for (const port of [APP.answersLater, APP.speaksFirst, APP.resets, APP.held])
+    await serve(t, server, port, socket => calls.get(port)?.shift()?.(socket))
+  const certificate = await certificateFor(root, STRANGER)
+  const address = `${server.ip}:${PORT.hbone}`
+  const peer = await ForeignPeer.start(t, can.kind, { pod: old, certificate, address, role: 'client' })
+  let last = 0
+  const connect = async (port: number): Promise<number> => {
+    const id = ++last
+    peer.do({ op: 'connect', id, authority: `${server.ip}:${port}` })
+    const { status } = await peer.next('status', id)
+    if (status !== 200) throw new Error(`answered ${status}`)
+    return id
+  }
+
+  await t.test('1 MiB goes there and comes back', async t => {
+    const id = await connect(APP.echo)
+    peer.do({ op: 'send', id, bytes: MIB })
+    peer.do({ op: 'end', id })
+    const sent = await peer.next('sent', id)
+    const came = await peer.next('end', id)
+    t.strictSame([came.bytes, came.sha256], [MIB, sent.sha256])
+    const record = await server.record(({ bytesReceived }) => bytesReceived === MIB)
+    t.match(record, { reason: 'mtls', bytesSent: MIB, error: undefined, source: { identity: STRANGER } })
+  })
+
+  await t.test('the client ends its half, the application answers afterwards', async t => {
+    const calling = nextCall(APP.answersLater)
+    const id = await connect(APP.answersLater)
+    const app = await calling
+    peer.do({ op: 'send', id, bytes: MIB })
+    peer.do({ op: 'end', id })
+    const got = await collect(app)
+    t.equal(sha256(got), (await peer.next('sent', id)).sha256)
+    const answer = randomBytes(MIB)
+    app.end(answer)
+    t.equal((await peer.next('end', id)).sha256, sha256(answer))
+  })
+
+  await t.test('the application ends its half, the client speaks afterwards', async t => {
+    const calling = nextCall(APP.speaksFirst)
+    const id = await connect(APP.speaksFirst)
+    const app = await calling
+    const first = randomBytes(MIB)
+    app.end(first)
+    t.equal((await peer.next('end', id)).sha256, sha256(first))
+    const collecting = collect(app)
+    peer.do({ op: 'send', id, bytes: MIB })
+    peer.do({ op: 'end', id })
+    t.equal(sha256(await collecting), (await peer.next('sent', id)).sha256)
+  })
+
+  await t.test('the client’s reset is a reset for the application', async t => {
+    const calling = nextCall(APP.resets)
+    const id = await connect(APP.resets)
+    const app = await calling
+    peer.do({ op: 'send', id, bytes: 1000 })
+    await once(app, 'data')
+    const failed = once(app, 'error')
+    peer.do({ op: 'reset', id, code: CODE.connectError })
+    t.match(await failed, [{ code: 'ECONNRESET' }])
+    t.match(await server.record(({ destination, error }) => destination.port === APP.resets && !!error), {
+      error: /stream reset by peer/,
+      errorCode: codeName(can.resetsWith.client),
+    })
+  })
+
+  await t.test('the application’s reset is a RST_STREAM for the client', async t => {
+    const calling = nextCall(APP.resets)
+    const id = await connect(APP.resets)
+    const app = await calling
+    app.write('some')
+    await peer.next('data', id)
+    app.resetAndDestroy()
+    t.equal((await peer.next('reset', id)).code, CODE.connectError)
+  })
+
+  await t.test('a hundred streams at once, each its own bytes', async t => {
+    const ids = await Promise.all(Array.from({ length: 100 }, () => connect(APP.echo)))
+    for (const id of ids) peer.do({ op: 'send', id, bytes: 20_000 + id })
+    for (const id of ids) peer.do({ op: 'end', id })
+    let same = 0
+    for (const id of ids) {
+      const [sent, came] = [await peer.next('sent', id), await peer.next('end', id)]
+      if (came.bytes === 20_000 + id && came.sha256 === sent.sha256) same++
+    }
+    t.equal(same, 100)
+  })
+
+  await t.test('an application that stops reading stops its client, and no other stream', async t => {
+    const calling = nextCall(APP.held)
+    const id = await connect(APP.held)
+    const app = await calling
+    peer.do({ op: 'send', id, bytes: STALL_BYTES })
+    peer.do({ op: 'end', id })
+    const other = await connect(APP.echo)
+    peer.do({ op: 'send', id: other, bytes: MIB })
+    peer.do({ op: 'end', id: other })
+    t.equal((await peer.next('end', other)).bytes, MIB)
+    t.notOk(peer.has('sent', id), 'it waits for a window')
+    t.equal(sha256(await collect(app)), (await peer.next('sent', id)).sha256)
+    app.end()
+  })
+
+  await t.test('a client that stops reading stops the application, and no other stream', async t => {
+    const calling = nextCall(APP.held)
+    const id = await connect(APP.held)
+    const app = await calling
+    peer.do({ op: 'pause', id })
+    const bytes = randomBytes(STALL_BYTES)
+    let isTaken = false
+    app.end(bytes, () => (isTaken = true))
+    const other = await connect(APP.echo)
+    peer.do({ op: 'send', id: other, bytes: MIB })
+    peer.do({ op: 'end', id: other })
+    t.equal((await peer.next('end', other)).bytes, MIB)
+    t.notOk(isTaken, 'the application waits')
+    peer.do({ op: 'resume', id })
+    t.equal((await peer.next('end', id)).sha256, sha256(bytes))
+    peer.do({ op: 'end', id })
+  })
+
+  await t.test('what is refused is answered with the status that says why', async t => {
+    const status = async (authority: string): Promise<number | undefined> => {
+      const id = ++last
+      peer.do({ op: 'connect', id, authority })
+      return (await peer.next('status', id)).status
+    }
+    t.equal(await status(`${server.ip}:${APP.closed}`), 503, 'nobody listens')
+    t.equal(await status(`${old.ip}:${APP.echo}`), 400, 'not this pod’s')
+    t.equal(await status('echo.shop.svc:7000'), 400, 'no address')
+    server.admit = () => ({ kind: 'refuse', reason: 'policy', detail: 'not allowed', peer: {} })
+    server.plane.handle({ type: 'invalidate' })
+    t.equal(await status(`${server.ip}:${APP.echo}`), 401, 'policy')
+    server.admit = () => ({ kind: 'admit', reason: 'mtls', peer: {} })
+    server.plane.handle({ type: 'invalidate' })
+    t.equal(await status(`${server.ip}:${APP.echo}`), 200, 'and the session lives')
+  })
+
+  await t.test(
+    'after our GOAWAY streams go on to their end, and new ones have a session of their own',
+    async t => {
+      const id = await connect(APP.echo)
+      peer.do({ op: 'send', id, bytes: 1000 })
+      await peer.next('data', id)
+      server.plane.handle({ type: 'goaway', podUid: 'uid-server' })
+      if (can.seesGoaway) t.equal((await peer.next('goaway')).code, CODE.noError)
+      const fresh = await connect(APP.echo)
+      for (const each of [id, fresh]) {
+        peer.do({ op: 'send', id: each, bytes: MIB })
+        peer.do({ op: 'end', id: each })
+      }
+      t.equal((await peer.next('end', id)).bytes, 1000 + MIB)
+      t.equal((await peer.next('end', fresh)).bytes, MIB)
+    },
+  )
+}
+
+/** The foreign peer is the server: it stands on 15008 of a pod, and an application of ours calls that pod. */
+export async function foreignServer(t: Test, can: Abilities): Promise<void> {
+  const mesh = await meshPair(t)
+  const { client, old, root } = mesh
+  const certificate = await certificateFor(root, STRANGER)
+  client.route = ({ ip, port }) => {
+    const via = { kind: 'hbone', port: PORT.hbone, identities: [STRANGER] } as const
+    return { kind: 'forward', endpoints: [{ ip, port, weight: 1, peer: { workload: 'stranger' }, via }] }
+  }
+  const peer = await ForeignPeer.start(t, can.kind, {
+    pod: old,
+    certificate,
+    address: `${old.ip}:${PORT.hbone}`,
+    role: 'server',
+    maxStreams: 60,
+  })
+  let last = 0
+  /** One at a time: the peer numbers streams as they come. What it is to do with the bytes it hears before they come. */
+  const call = async (...first: ('echo' | 'pause')[]): Promise<{ id: number; app: Socket }> => {
+    const app = await connectFrom(t, client, old.ip, 80)
+    const id = ++last
+    const { authority } = await peer.next('request', id)
+    if (authority !== `${old.ip}:80`) throw new Error(`asked for ${authority}`)
+    for (const op of first) peer.do({ op, id })
+    peer.do({ op: 'answer', id, status: 200 })
+    return { id, app }
+  }
+
+  await t.test('1 MiB goes there and comes back', async t => {
+    const { id, app } = await call('echo')
+    const bytes = randomBytes(MIB)
+    app.end(bytes)
+    t.ok((await collect(app)).equals(bytes))
+    t.equal((await peer.next('end', id)).sha256, sha256(bytes))
+    const record = await client.record(({ bytesSent }) => bytesSent === MIB)
+    t.match(record, { reason: 'mtls', bytesReceived: MIB, error: undefined })
+  })
+
+  await t.test('the application ends its half, the server answers afterwards', async t => {
+    const { id, app } = await call()
+    const bytes = randomBytes(MIB)
+    const collecting = collect(app)
+    app.end(bytes)
+    t.equal((await peer.next('end', id)).sha256, sha256(bytes))
+    peer.do({ op: 'send', id, bytes: MIB })
+    peer.do({ op: 'end', id })
+    t.equal(sha256(await collecting), (await peer.next('sent', id)).sha256)
+  })
+
+  if (can.halfClosesFirst)
+    await t.test('the server ends its half, the application speaks afterwards', async t => {
+      const { id, app } = await call()
+      peer.do({ op: 'send', id, bytes: MIB })
+      peer.do({ op: 'end', id })
+      t.equal(sha256(await collect(app)), (await peer.next('sent', id)).sha256)
+      const bytes = randomBytes(MIB)
+      app.end(bytes)
+      t.equal((await peer.next('end', id)).sha256, sha256(bytes))
+    })
+
+  await t.test('the application’s reset is a RST_STREAM for the server', async t => {
+    const { id, app } = await call()
+    app.write('some')
+    await peer.next('data', id)
+    app.resetAndDestroy()
+    const { code } = await peer.next('reset', id)
+    if (can.seesCode) t.equal(code, CODE.connectError)
+  })
+
+  await t.test('the server’s reset is a reset for the application', async t => {
+    const { id, app } = await call()
+    peer.do({ op: 'send', id, bytes: 1000 })
+    await once(app, 'data')
+    const failed = once(app, 'error')
+    peer.do({ op: 'reset', id, code: CODE.connectError })
+    t.match(await failed, [{ code: 'ECONNRESET' }])
+    t.match(await client.record(({ error }) => /stream reset by peer/.test(error ?? '')), {
+      reason: 'mtls',
+      errorCode: codeName(can.resetsWith.server),
+    })
+  })
+
+  await t.test('a hundred streams at once, on as many sessions as the server’s limit asks for', async t => {
+    const sockets = await Promise.all(Array.from({ length: 100 }, () => connectFrom(t, client, old.ip, 80)))
+    const bytes = sockets.map((_, at) => randomBytes(20_000 + at))
+    const received = sockets.map(socket => collect(socket))
+    for (const [at, socket] of sockets.entries()) socket.end(bytes[at]!)
+    for (let at = 0; at < 100; at++) {
+      const id = ++last
+      await peer.next('request', id)
+      peer.do({ op: 'echo', id })
+      peer.do({ op: 'answer', id, status: 200 })
+    }
+    let same = 0
+    for (const [at, got] of (await Promise.all(received)).entries()) if (got.equals(bytes[at]!)) same++
+    t.equal(same, 100)
+    const { counters } = client.plane.counters()
+    const least = can.limitsStreams ? 2 : 1
+    t.ok(counters['hbone_sessions']! >= least, `${counters['hbone_sessions']} sessions, of 60 streams each`)
+  })
+
+  await t.test('a server that stops reading stops its application, and no other stream', async t => {
+    const { id, app } = await call('pause')
+    const bytes = randomBytes(STALL_BYTES)
+    let isTaken = false
+    app.end(bytes, () => (isTaken = true))
+    if (can.stallsAlone) await echoes(t, (await call('echo')).app)
+    else (await call()).app.resetAndDestroy()
+    t.notOk(isTaken, 'the application waits')
+    peer.do({ op: 'resume', id })
+    t.equal((await peer.next('end', id)).sha256, sha256(bytes))
+    peer.do({ op: 'end', id })
+  })
+
+  await t.test('an application that stops reading stops the server, and no other stream', async t => {
+    const { id, app } = await call()
+    peer.do({ op: 'send', id, bytes: STALL_BYTES })
+    peer.do({ op: 'end', id })
+    await echoes(t, (await call('echo')).app)
+    t.notOk(peer.has('sent', id), 'it waits for a window')
+    app.end()
+    t.equal(sha256(await collect(app)), (await peer.next('sent', id)).sha256)
+  })
+
+  await t.test(
+    'what the server refuses is a reset for the application, with the status in the record',
+    async t => {
+      for (const [status, reason] of [
+        [503, 'unreachable'],
+        [401, 'policy'],
+        [404, 'unreachable'],
+      ] as const) {
+        const app = await connectFrom(t, client, old.ip, 80)
+        const failed = once(app, 'error')
+        app.resume()
+        const id = ++last
+        await peer.next('request', id)
+        peer.do({ op: 'answer', id, status })
+        t.match(await failed, [{ code: 'ECONNRESET' }], String(status))
+        const fits = new RegExp(`answered ${status}`)
+        t.match(await client.record(({ error }) => fits.test(error ?? '')), { reason })
+      }
+    },
+  )
+
+  await t.test(
+    'after the server’s GOAWAY streams go on to their end, and new ones find another session',
+    async t => {
+      const { id, app } = await call()
+      peer.do({ op: 'echo', id })
+      app.write('before')
+      await once(app, 'data')
+      peer.do({ op: 'goaway' })
+      // How long a GOAWAY is under way nobody can say: calls are made until one is on a session of its own.
+      await echoes(t, (await call('echo')).app)
+      const bytes = randomBytes(MIB)
+      const collecting = collect(app)
+      app.end(bytes)
+      t.ok((await collecting).equals(bytes))
+      await echoes(t, (await call('echo')).app)
+    },
+  )
+}
+
+async function echoes(t: Test, app: Socket): Promise<void> {
+  const bytes = randomBytes(MIB)
+  app.end(bytes)
+  t.ok((await collect(app)).equals(bytes), 'another stream is carried meanwhile')
+}
