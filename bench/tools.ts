@@ -48,7 +48,8 @@ export function ensureBenchTools(
       failure = `; ${errorText(err)}`
     }
   }
-  const why = (tool: string) => `${tool} is not installed (Debian: ${TOOLS[tool]?.packages.join(', ')})${failure}`
+  const why = (tool: string) =>
+    `${tool} is not installed (Debian: ${TOOLS[tool]?.packages.join(', ')})${failure}`
   return new Map(wanted.filter(tool => !isThere(tool)).map(tool => [tool, why(tool)]))
 }
 

@@ -93,7 +93,11 @@ async function set(
 async function caServerReady(world: World, signal: AbortSignal): Promise<void> {
   const url = 'http://127.0.0.1:15014/healthz/ready'
   const ask = inNetnsArgv(netnsName(world.name, 'cp'), ['curl', '-fsS', '-m', '2', '-o', '/dev/null', url])
-  for (const deadline = performance.now() + CA_TIMEOUT_MS; performance.now() < deadline; await sleep(POLL_MS)) {
+  for (
+    const deadline = performance.now() + CA_TIMEOUT_MS;
+    performance.now() < deadline;
+    await sleep(POLL_MS)
+  ) {
     signal.throwIfAborted()
     if ((await run(ask)).code === 0) return
   }

@@ -67,7 +67,8 @@ async function set(kind: ProxyKind, world: World): Promise<ArmSetup> {
     return `# ${side}\n${text}`
   })
   const redirect = APP_PORTS.map(
-    port => `-A OUTPUT -d ${world.server.ip} -p tcp --dport ${port} -j REDIRECT --to-ports ${20_000 + port}\n`,
+    port =>
+      `-A OUTPUT -d ${world.server.ip} -p tcp --dport ${port} -j REDIRECT --to-ports ${20_000 + port}\n`,
   )
   const rules = `*nat\n${redirect.join('')}COMMIT\n`
   await world.addRules('client', rules)
@@ -112,14 +113,10 @@ async function writeFiles(world: World): Promise<Record<PodName, ProxyFiles>> {
     const dir = join(world.paths.run, `proxy-${name}`)
     mkdirSync(dir, { mode: 0o700 })
     const keys = await crypto.subtle.generateKey({ name: 'ECDSA', namedCurve: 'P-256' }, true, ['sign'])
-    const certificate = await issueLeaf(
-      authority,
-      await crypto.subtle.exportKey('spki', keys.publicKey),
-      {
-        identity: `spiffe://cluster.local/ns/${NAMESPACE}/sa/${name}`,
-        names: [{ type: 'dns', value: dnsName }],
-      },
-    )
+    const certificate = await issueLeaf(authority, await crypto.subtle.exportKey('spki', keys.publicKey), {
+      identity: `spiffe://cluster.local/ns/${NAMESPACE}/sa/${name}`,
+      names: [{ type: 'dns', value: dnsName }],
+    })
     const key = keyPem(await crypto.subtle.exportKey('pkcs8', keys.privateKey))
     const files: ProxyFiles = {
       dir,
@@ -141,6 +138,8 @@ async function writeFiles(world: World): Promise<Record<PodName, ProxyFiles>> {
 }
 
 function keyPem(pkcs8: ArrayBuffer): string {
-  const lines = Buffer.from(pkcs8).toString('base64').replaceAll(/.{1,64}/g, '$&\n')
+  const lines = Buffer.from(pkcs8)
+    .toString('base64')
+    .replaceAll(/.{1,64}/g, '$&\n')
   return `-----BEGIN PRIVATE KEY-----\n${lines}-----END PRIVATE KEY-----\n`
 }

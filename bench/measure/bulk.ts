@@ -58,10 +58,8 @@ export function bulk(streams: number): Measurement {
 /** The command line; its times are whole seconds. */
 export function iperfArgv(host: string, streams: number, timing: Timing): string[] {
   const seconds = Math.max(1, Math.round(timing.seconds))
-  return [
-    ...['iperf3', '--client', host, '--port', String(APP_PORT.iperf), '--parallel', String(streams)],
-    ...['--time', String(seconds), '--omit', String(OMIT_SECONDS), '--json'],
-  ]
+  const where = ['--client', host, '--port', String(APP_PORT.iperf), '--parallel', String(streams)]
+  return ['iperf3', ...where, '--time', String(seconds), '--omit', String(OMIT_SECONDS), '--json']
 }
 
 async function iperf(at: Situation, streams: number): Promise<IperfReport> {

@@ -23,7 +23,16 @@ export function http(): Measurement {
 
 function wrkArgv(host: string, { seconds }: Timing): string[] {
   const duration = `${Math.max(1, Math.round(seconds))}s`
-  return ['wrk', '--threads', '2', '--connections', '64', '--duration', duration, `http://${host}:${APP_PORT.http}/`]
+  return [
+    'wrk',
+    '--threads',
+    '2',
+    '--connections',
+    '64',
+    '--duration',
+    duration,
+    `http://${host}:${APP_PORT.http}/`,
+  ]
 }
 
 /** Requests a second. Throws `TOOL` when one has failed: such a rate means nothing. */

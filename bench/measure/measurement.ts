@@ -24,6 +24,8 @@ export interface Measurement {
   metrics(timing: Timing): readonly MetricInfo[]
   /** Programs of others that it runs. */
   readonly tools: readonly string[]
+  /** Wants agents that have carried next to nothing: no warm-up before it. @default false */
+  readonly isAtRest?: boolean
   /**
    * Metric and value; one that an arm does not have (processor time where there is no agent) is left out. Throws when
    * the load did not go through as a whole.

@@ -4,7 +4,15 @@ import { errorText } from '../../lib/errors.ts'
 import type { MetricInfo } from '../model.ts'
 import { BenchProcess } from '../process.ts'
 import { APP_PORT } from '../world.ts'
-import { clientArgv, clientEnv, shown, type Measurement, type Situation, type Value, type WhyNot } from './measurement.ts'
+import {
+  clientArgv,
+  clientEnv,
+  shown,
+  type Measurement,
+  type Situation,
+  type Value,
+  type WhyNot,
+} from './measurement.ts'
 import { proportionalBytes, residentBytes } from './processes.ts'
 
 const MB = 1_000_000
@@ -15,6 +23,7 @@ export function idleMemory(): Measurement {
   return {
     id: 'rss-idle',
     tools: [],
+    isAtRest: true,
     metrics: ({ idleSeconds }) =>
       memoryMetrics('idle', 'idle', {
         command: `${idleSeconds} s after the first connection: VmRSS of /proc/PID/status, Pss of /proc/PID/smaps_rollup`,

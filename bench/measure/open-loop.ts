@@ -23,7 +23,8 @@ export function openLoop(): Measurement {
         }),
         ...latencyMetrics('open-late', ['p99'], '1,000/s of 1 KiB, sent late', {
           command,
-          about: 'How late the client itself sent, which is part of the latencies: the resolution of this measurement.',
+          about:
+            'How late the client itself sent, which is part of the latencies: the resolution of this measurement.',
         }),
       ]
     },
