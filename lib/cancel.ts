@@ -6,7 +6,7 @@
 export interface Cancellation {
   readonly aborted: boolean
   /** Undefined until it is aborted. */
-  readonly reason: unknown
+  readonly reason: Error | undefined
   throwIfAborted(): void
   addEventListener(type: 'abort', listener: () => void, options?: { once: boolean }): void
   removeEventListener(type: 'abort', listener: () => void): void
@@ -14,7 +14,7 @@ export interface Cancellation {
 
 export class Cancel implements Cancellation {
   aborted = false
-  reason: unknown
+  reason: Error | undefined
   #listeners: (() => void)[] = []
 
   /** `before`: aborts this one too. */
@@ -25,7 +25,7 @@ export class Cancel implements Cancellation {
   }
 
   /** Tells everyone who listens, once. */
-  abort(reason: unknown): void {
+  abort(reason: Error | undefined): void {
     if (this.aborted) return
     this.aborted = true
     this.reason = reason
@@ -35,7 +35,7 @@ export class Cancel implements Cancellation {
   }
 
   throwIfAborted(): void {
-    if (this.aborted) throw this.reason as Error
+    if (this.aborted) throw this.reason ?? new Error('aborted')
   }
 
   addEventListener(_type: 'abort', listener: () => void): void {

@@ -1,6 +1,8 @@
 /**
  * Sessions of one pod, shared by its connections to the same peer. Rules:
  * - a session is used until it is full; then another is opened beside it.
+ * - so is one when every session carries bulk: a small request must not wait behind megabytes. Up to a few, and not for
+ *   longer than somebody is patient.
  * - one attempt at a time, but one that hangs holds nobody up: for who has waited `impatienceMs` another is started
  *   beside it, up to a few, and whichever is ready first serves all.
  * - a peer that allows no streams at all is waited for on the session there is, not asked on ever more of them.
@@ -21,6 +23,9 @@ export const DEFAULT_POOL: PoolOptions = { maxStreams: 100, idleMs: 300_000, imp
 
 /** Attempts at one peer at once: enough to get past one that hangs. */
 const MAX_ATTEMPTS = 4
+
+/** Sessions with one peer from which on new streams share one with bulk. */
+const MAX_FOR_BULK = 4
 
 interface Waiter {
   take(session: ClientSession): void
@@ -59,7 +64,8 @@ export class HbonePool {
     if (this.#isClosed) return Promise.reject(new CulvertError('CLOSED', 'the pod is leaving the mesh'))
     const peer = this.#peers.get(key) ?? newPeer()
     this.#peers.set(key, peer)
-    const ready = this.#withRoom(peer)
+    const ready =
+      this.#withRoom(peer) ?? (peer.sessions.size >= MAX_FOR_BULK ? this.#anyWithRoom(peer) : undefined)
     if (ready) return Promise.resolve(this.#reserve(ready))
     return this.#wait(key, peer, open, signal)
   }
@@ -96,7 +102,7 @@ export class HbonePool {
       }
       const abort = () => {
         done()
-        reject(signal.reason as Error)
+        reject(signal.reason)
       }
       const waiter: Waiter = {
         take: session => {
@@ -118,6 +124,8 @@ export class HbonePool {
 
   /** Someone has waited long: one attempt more, though not one for each who waits. */
   #attemptBeside(key: string, peer: Peer, open: () => Promise<ClientSession>): void {
+    this.#serve(peer, true)
+    if (peer.waiting.size === 0) return
     const isTooSoon = performance.now() - peer.attemptedAt < this.#options.impatienceMs * 0.9
     if (peer.attempts < MAX_ATTEMPTS && !isTooSoon) this.#attempt(key, peer, open)
   }
@@ -133,7 +141,8 @@ export class HbonePool {
       },
       (error: unknown) => {
         peer.attempts--
-        // Others may still succeed; the last attempt's failure is everyone's.
+        // Others may still succeed; the last attempt's failure is everyone's whom no session can take.
+        if (peer.attempts === 0) this.#serve(peer, true)
         if (peer.attempts === 0) for (const waiter of peer.waiting) waiter.fail(error)
         this.#forgetIfEmpty(key, peer)
       },
@@ -164,24 +173,36 @@ export class HbonePool {
     if (session.openStreams > 0 || session.reserved > 0) return
     // The last of several attempts, when the others have served everyone: it is not kept.
     const isSpare = [...peer.sessions].some(
-      other => other !== session && other.capacity(this.#options.maxStreams) > 0,
+      other => other !== session && !other.isBulky && other.capacity(this.#options.maxStreams) > 0,
     )
     if (isSpare) session.goaway()
     else this.#watchIdle(session)
   }
 
-  #serve(peer: Peer): void {
+  /** `byAny`: by sessions that carry bulk, too. */
+  #serve(peer: Peer, byAny = false): void {
     for (const waiter of peer.waiting) {
-      const session = this.#withRoom(peer)
+      const session = this.#withRoom(peer) ?? (byAny ? this.#anyWithRoom(peer) : undefined)
       if (!session) return
       waiter.take(this.#reserve(session))
     }
   }
 
-  /** The fullest session that still has room, so that idle ones can end. */
+  /** The first session that has room and carries no bulk: always the same, so that idle ones can end. */
   #withRoom(peer: Peer): ClientSession | undefined {
-    for (const session of peer.sessions) if (session.capacity(this.#options.maxStreams) > 0) return session
+    for (const session of peer.sessions)
+      if (session.capacity(this.#options.maxStreams) > 0 && !session.isBulky) return session
     return undefined
+  }
+
+  /** Of all that have room the one with the fewest streams. */
+  #anyWithRoom(peer: Peer): ClientSession | undefined {
+    let best: ClientSession | undefined
+    for (const session of peer.sessions) {
+      if (session.capacity(this.#options.maxStreams) <= 0) continue
+      if (!best || session.openStreams < best.openStreams) best = session
+    }
+    return best
   }
 
   #reserve(session: ClientSession): ClientSession {

@@ -6,6 +6,7 @@
  * - exactly one of "ended both ways" or `reset` happens, then `closed` once.
  */
 import { Gathered, SMALL_PIECE } from './gathered.ts'
+import { BULK_BYTES } from './limits.ts'
 import { CODE, MAX_WINDOW, SessionError, StreamResetError, codeName } from './protocol.ts'
 
 export interface TunnelHandlers {
@@ -33,6 +34,8 @@ export interface TunnelCarrier {
   /** The application has taken bytes that were counted against the connection's window. */
   credit(bytes: number): void
   ended(tunnel: Tunnel): void
+  /** One stream has carried much lately. */
+  bulk(): void
 }
 
 export class Tunnel {
@@ -54,6 +57,7 @@ export class Tunnel {
   #pendingAt = 0
   #wantsEnd = false
   #unreported = 0
+  #carried = 0
   /** Received and not yet consumed: given back to the connection's window when the stream dies. */
   #held = 0
   #sentEnd = false
@@ -128,7 +132,15 @@ export class Tunnel {
    */
   sendInPlace(buffer: Buffer, length: number): void {
     this.sendWindow -= length
+    this.#carry(length)
     this.#carrier.sendInPlace(this, buffer, length)
+  }
+
+  #carry(bytes: number): void {
+    this.#carried += bytes
+    if (this.#carried < BULK_BYTES) return
+    this.#carried = 0
+    this.#carrier.bulk()
   }
 
   /** Sends bytes, which must not change until they have left. False: pause until `drain`. Ignored after `end()` or a reset. */
@@ -245,6 +257,7 @@ export class Tunnel {
     if (this.#receiveWindow < 0)
       throw new SessionError(CODE.flowControlError, `stream ${this.id} overran its window`)
     this.#held += length
+    this.#carry(length)
     return true
   }
 

@@ -18,8 +18,8 @@ const SHUT_WR = 1
 const RECORD = 16_384
 /** Every thread has its own copy of this module, and a buffer is used by one socket at a time. */
 const received = Buffer.allocUnsafeSlow(512 * 1024)
-/** Buffers full that one socket may read before others have their turn. */
-const FILLS = 4
+/** Buffers full that one socket may read before others have their turn: half a millisecond's work. */
+const FILLS = 1
 /** What is encrypted and waits is not counted: this stands for it. */
 const UNFLUSHED = 128 * 1024
 

@@ -64,7 +64,7 @@ export function dial(
     const abort = () => {
       settle()
       socket.destroy()
-      reject(signal.reason as Error)
+      reject(signal.reason)
     }
     signal.addEventListener('abort', abort, { once: true })
   })

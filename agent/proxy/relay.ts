@@ -35,7 +35,7 @@ export interface Relay {
 /** Read at once from one application: enough for few system calls, and small enough to stay in the processor's cache. */
 const CHUNK = 256 * 1024
 /** Reads of one application before others have their turn. */
-const READS = 4
+const READS = 1
 /** A frame's header goes in front of what is read, without moving it. Synchronous use, one for the thread. */
 const chunk = Buffer.allocUnsafeSlow(FRAME_HEADER_BYTES + CHUNK)
 const payload = chunk.subarray(FRAME_HEADER_BYTES)
