@@ -1,7 +1,7 @@
 /** What the parts of one pod's proxy share. Handed in; nothing here reads configuration. */
 import type { Cancellation } from '../../lib/cancel.ts'
 import type { SessionOptions } from '../hbone/limits.ts'
-import type { HbonePool } from '../hbone/pool.ts'
+import { DEFAULT_POOL, type HbonePool, type PoolOptions } from '../hbone/pool.ts'
 import type { TcpSocket } from '../io/tcp.ts'
 import type { TlsContext } from '../sys/tls-context.ts'
 import type { AdmitDecision, AdmitQuestion, PodPlane, RouteDecision } from '../worker/messages.ts'
@@ -10,6 +10,7 @@ import type { DialTarget } from './dial.ts'
 
 export interface ProxyOptions {
   readonly session: SessionOptions
+  readonly pool: PoolOptions
   /** TCP connect, ms. */
   readonly connectTimeoutMs: number
   /** TLS handshake, either side, ms. */
@@ -28,6 +29,7 @@ export interface ProxyOptions {
 }
 
 export const DEFAULT_PROXY: Omit<ProxyOptions, 'session' | 'clusterId'> = {
+  pool: DEFAULT_POOL,
   connectTimeoutMs: 10_000,
   handshakeTimeoutMs: 10_000,
   responseTimeoutMs: 15_000,

@@ -42,7 +42,7 @@ export class PodProxy implements PodContext {
   readonly trustDomain: string
   readonly options: ProxyOptions
   readonly book: ConnectionBook
-  readonly pool = new HbonePool()
+  readonly pool: HbonePool
   /** Connections made out of the pod's namespace so far. */
   dialled = 0
   readonly log: LogLine
@@ -62,6 +62,7 @@ export class PodProxy implements PodContext {
     this.pod = pod
     this.trustDomain = parseSpiffe(pod.identity)?.trustDomain ?? ''
     this.options = parts.options
+    this.pool = new HbonePool(parts.options.pool)
     this.book = parts.book
     this.log = parts.log
     this.#control = parts.control
