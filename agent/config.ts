@@ -1,5 +1,5 @@
 /** The agent's settings, from the environment, as a DaemonSet gives them. */
-import { hostname } from 'node:os'
+import { availableParallelism, hostname } from 'node:os'
 import { LOG_LEVELS, type LogLevel } from '../lib/log.ts'
 import { Settings } from '../lib/settings.ts'
 import { PORT } from './ports.ts'
@@ -57,7 +57,7 @@ export const SETTINGS_HELP: readonly (readonly [name: string, fallback: string, 
   ['METRICS_PORT', '15020', 'Prometheus'],
   ['READY_PORT', '15021', 'GET /healthz/ready'],
   ['LOG_LEVEL', 'info', LOG_LEVELS.join(', ')],
-  ['THREADS', '1', 'data-plane threads'],
+  ['THREADS', '1', 'data-plane threads; auto: one for every two processors, up to 8'],
   ['SECRET_TTL', '24h', 'lifetime asked for certificates'],
   ['TERMINATION_GRACE_PERIOD_SECONDS', '30', 'open connections may live until 5 s before this is over'],
   ['CONNECTION_TERMINATION_DEADLINE', '', 'how long exactly, instead'],
@@ -91,7 +91,7 @@ export function configFrom(env: Readonly<Record<string, string | undefined>>): A
     metricsPort: settings.port('METRICS_PORT', PORT.metrics),
     readyPort: settings.port('READY_PORT', PORT.ready),
     logLevel: settings.choice('LOG_LEVEL', LOG_LEVELS, 'info'),
-    threads: settings.integer('THREADS', 1, 1, 64),
+    threads: threads(settings),
     certificateTtlSeconds: settings.durationMs('SECRET_TTL', 86_400_000) / 1000,
     // As the field does it: a little less than the time the kubelet gives.
     drainMs: settings.durationMs(
@@ -111,6 +111,12 @@ export function configFrom(env: Readonly<Record<string, string | undefined>>): A
     if (url.protocol !== 'https:') settings.problems.push(`${name}: '${url.href}' is not https`)
   settings.check()
   return config
+}
+
+/** A thread costs 10 MB idle and can keep a processor busy; the pods of the node need some, too. */
+function threads(settings: Settings): number {
+  if (settings.optional('THREADS') !== 'auto') return settings.integer('THREADS', 1, 1, 64)
+  return Math.min(8, Math.max(1, Math.floor(availableParallelism() / 2)))
 }
 
 function podSource(settings: Settings): AgentConfig['podSource'] {
