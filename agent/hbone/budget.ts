@@ -16,6 +16,9 @@ export class ControlBudget {
     // The clock is only read when the bucket is empty, and fills it for all the time since.
     this.#tokens = Math.min(CONTROL_BURST, ((now - this.#filledAt) / 1000) * CONTROL_RATE_PER_SECOND) - 1
     this.#filledAt = now
-    if (this.#tokens < 0) throw new SessionError(CODE.enhanceYourCalm, `too many control frames (${what})`)
+    if (this.#tokens < 0)
+      throw new SessionError(CODE.enhanceYourCalm, `too many control frames (${what})`, {
+        limit: 'CONTROL_BURST',
+      })
   }
 }

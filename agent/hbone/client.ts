@@ -29,7 +29,7 @@ export class ClientSession extends Session {
 
   /** Speaks first on a connected, authenticated transport. */
   constructor(transport: Transport | Duplex, options: SessionOptions) {
-    super(transport, options)
+    super(transport, options, 'client')
     this.writer.raw(PREFACE)
     this.start([
       [SETTING.enablePush, 0],
@@ -82,7 +82,7 @@ export class ClientSession extends Session {
       )
     if (signal?.aborted) {
       this.streamGone() // the place that was reserved for it is free again
-      return Promise.reject(signal.reason as Error)
+      return Promise.reject(signal.reason)
     }
     const id = this.#nextId
     this.#nextId += 2
@@ -93,7 +93,7 @@ export class ClientSession extends Session {
       const abort = () => {
         tunnel.reset(CODE.cancel)
         settle()
-        reject(signal!.reason as Error)
+        reject(signal!.reason)
       }
       const settle = () => {
         this.#pending.delete(id)
@@ -129,20 +129,10 @@ export class ClientSession extends Session {
     const tunnel = this.tunnels.get(streamId)
     if (!tunnel) return this.spend('HEADERS on a closed stream')
     const pending = this.#pending.get(streamId)
-    const status = Number(decoded.fields.get(':status') ?? Number.NaN)
-    if (!pending) {
-      // Trailers: nothing in them concerns a byte stream, but they end it.
-      if (endStream) tunnel.receiveEnd()
-      else tunnel.reset(CODE.protocolError)
-      return
-    }
-    if (
-      decoded.isMalformed ||
-      decoded.isTooLarge ||
-      !Number.isInteger(status) ||
-      status < 100 ||
-      status > 599
-    ) {
+    if (!pending) return this.furtherHeaders(tunnel)
+    const status = decoded.isMalformed ? undefined : parseStatus(decoded.fields.get(':status'))
+    if (decoded.isTooLarge || status === undefined || (status < 200 && endStream)) {
+      this.refused(decoded.isTooLarge ? 'maxHeaderList' : 'malformed')
       tunnel.reset(CODE.protocolError)
       return
     }
@@ -153,6 +143,14 @@ export class ClientSession extends Session {
       if (endStream) tunnel.end()
       else tunnel.reset(CODE.cancel)
     }
+  }
+
+  override dataBegin(streamId: number, length: number): void {
+    if (this.#pending.size > 0 && this.#pending.has(streamId)) {
+      this.refused('malformed') // DATA before the answer
+      this.tunnels.get(streamId)?.reset(CODE.protocolError)
+    }
+    super.dataBegin(streamId, length)
   }
 
   protected override peerReady(): void {
@@ -182,4 +180,16 @@ export class ClientSession extends Session {
   protected override lastPeerStream(): number {
     return 0
   }
+}
+
+/** 100 to 599 in three digits (RFC 9110 §15), but for 101, which HTTP/2 does not have (RFC 9113 §8.6). */
+function parseStatus(text: string | undefined): number | undefined {
+  if (text === undefined || text.length !== 3) return undefined
+  let status = 0
+  for (let at = 0; at < 3; at++) {
+    const digit = text.charCodeAt(at) - 0x30
+    if (digit < 0 || digit > 9) return undefined
+    status = status * 10 + digit
+  }
+  return status >= 100 && status <= 599 && status !== 101 ? status : undefined
 }

@@ -1,9 +1,10 @@
 /**
  * Bytes to frames. DATA is passed on piece by piece as it arrives, without waiting for the frame to be whole and
  * without a copy: whoever keeps a piece copies it. All other frames are short, and are collected, but for those of
- * unknown type: nothing is kept of them. Violations throw `SessionError`.
+ * unknown type: nothing is kept of them. Violations throw `SessionError`. What a frame makes the sink do may end the
+ * session: `stop` keeps the rest of the chunk from being read.
  */
-import { CODE, FLAG, FRAME, FRAME_HEADER_BYTES, SessionError } from './protocol.ts'
+import { CODE, FLAG, FRAME, FRAME_HEADER_BYTES, PRIORITY_BYTES, SessionError } from './protocol.ts'
 import { MAX_CONTINUATIONS, MAX_CONTROL_PAYLOAD, MAX_HEADER_BLOCK } from './limits.ts'
 
 export interface FrameSink {
@@ -19,8 +20,16 @@ export interface FrameSink {
   pingFrame(isAck: boolean, payload: Buffer): void
   goawayFrame(lastStreamId: number, code: number, debug: Buffer): void
   windowUpdate(streamId: number, increment: number): void
-  /** PRIORITY and frames of unknown type: nothing to do but count them (RFC 9113 §5.5, §5.3.2). */
-  ignored(type: number): void
+  /**
+   * PRIORITY and frames of unknown type: nothing to do but count them (RFC 9113 §5.5, §5.3.2), unless it is a PRIORITY
+   * whose `length` is not 5 (§6.3).
+   */
+  ignored(type: number, streamId: number, length: number): void
+}
+
+export interface FrameReaderOptions {
+  /** The first frame has to be SETTINGS, and no acknowledgement of any (RFC 9113 §3.4). @default false */
+  readonly beginsWithSettings?: boolean
 }
 
 export class FrameReader {
@@ -45,16 +54,24 @@ export class FrameReader {
   #blockFrames = 0
   #blockStream = 0
   #blockEndStream = false
+  #wantsSettings: boolean
+  #isStopped = false
 
-  constructor(sink: FrameSink, maxFrame: number) {
+  constructor(sink: FrameSink, maxFrame: number, { beginsWithSettings = false }: FrameReaderOptions = {}) {
     this.#sink = sink
     this.#maxFrame = maxFrame
+    this.#wantsSettings = beginsWithSettings
+  }
+
+  /** Nothing more is read, not even of the chunk that is being read now. */
+  stop(): void {
+    this.#isStopped = true
   }
 
   /** Takes the next bytes of the connection, the first `length` of the chunk. Throws `SessionError`; the reader is of no use after that. */
   push(chunk: Buffer, length = chunk.length): void {
     let at = 0
-    while (at < length) {
+    while (at < length && !this.#isStopped) {
       if (this.#left < 0) {
         if (this.#headFilled === 0 && length - at >= FRAME_HEADER_BYTES) {
           this.#begin(chunk, at)
@@ -92,7 +109,9 @@ export class FrameReader {
       throw new SessionError(
         CODE.frameSizeError,
         `frame of ${this.#length} bytes, at most ${this.#maxFrame} allowed`,
+        { limit: 'maxFrame' },
       )
+    if (this.#wantsSettings) this.#first()
     if (
       this.#blockStream !== 0 &&
       (this.#type !== FRAME.continuation || this.#streamId !== this.#blockStream)
@@ -111,11 +130,21 @@ export class FrameReader {
       this.#length > MAX_CONTROL_PAYLOAD &&
       !this.#carriesHeaders()
     ) {
-      throw new SessionError(CODE.frameSizeError, `control frame of ${this.#length} bytes`)
+      throw new SessionError(CODE.frameSizeError, `control frame of ${this.#length} bytes`, {
+        limit: 'MAX_CONTROL_PAYLOAD',
+      })
     } else if (this.#carriesHeaders() && this.#length > MAX_HEADER_BLOCK) {
-      throw new SessionError(CODE.enhanceYourCalm, `header block of ${this.#length} bytes`)
+      throw new SessionError(CODE.enhanceYourCalm, `header block of ${this.#length} bytes`, {
+        limit: 'MAX_HEADER_BLOCK',
+      })
     }
     if (this.#left === 0) this.#finish()
+  }
+
+  #first(): void {
+    this.#wantsSettings = false
+    const isSettings = this.#type === FRAME.settings && (this.#flags & FLAG.ack) === 0
+    this.#require(isSettings, 'the first frame was not SETTINGS')
   }
 
   /**
@@ -216,22 +245,18 @@ export class FrameReader {
         throw new SessionError(CODE.protocolError, 'PUSH_PROMISE, though push is off')
       case FRAME.priority:
         this.#require(streamId !== 0, 'PRIORITY on stream 0')
-        return this.#sink.ignored(type)
+        return this.#sink.ignored(type, streamId, this.#length)
       default:
-        return this.#sink.ignored(type)
+        return this.#sink.ignored(type, streamId, this.#length)
     }
   }
 
   #headersFrame(payload: Buffer): void {
     this.#require(this.#streamId !== 0, 'HEADERS on stream 0')
-    let from = 0
-    let to = payload.length
-    if (this.#flags & FLAG.padded) {
-      this.#requireLength(payload.length >= 1, 'padded HEADERS')
-      from = 1
-      to -= payload[0]!
-    }
-    if (this.#flags & FLAG.priority) from += 5
+    const isPadded = (this.#flags & FLAG.padded) !== 0
+    const from = (isPadded ? 1 : 0) + ((this.#flags & FLAG.priority) !== 0 ? PRIORITY_BYTES : 0)
+    this.#requireLength(payload.length >= from, 'padded or prioritized HEADERS')
+    const to = payload.length - (isPadded ? payload[0]! : 0)
     this.#require(to >= from, 'HEADERS padding longer than the frame')
     this.#blockStream = this.#streamId
     this.#blockEndStream = (this.#flags & FLAG.endStream) !== 0
@@ -250,10 +275,12 @@ export class FrameReader {
     const isLast = (this.#flags & FLAG.endHeaders) !== 0
     this.#block.push(isLast ? piece : Buffer.from(piece))
     this.#blockBytes += piece.length
-    if (this.#blockBytes > MAX_HEADER_BLOCK || ++this.#blockFrames > MAX_CONTINUATIONS)
+    this.#blockFrames++
+    if (this.#blockBytes > MAX_HEADER_BLOCK || this.#blockFrames > MAX_CONTINUATIONS)
       throw new SessionError(
         CODE.enhanceYourCalm,
         `header block of ${this.#blockBytes} bytes in ${this.#blockFrames} frames`,
+        { limit: this.#blockBytes > MAX_HEADER_BLOCK ? 'MAX_HEADER_BLOCK' : 'MAX_CONTINUATIONS' },
       )
     if (!isLast) return
     const block = this.#block.length === 1 ? this.#block[0]! : Buffer.concat(this.#block)

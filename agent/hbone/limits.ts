@@ -1,7 +1,9 @@
 /**
  * Every limit of the tunnel, each with its reason. Peers are authenticated, but a compromised node is one too:
- * nothing here is unbounded.
+ * nothing here is unbounded. What ends a session or refuses a stream is named in the error and in the metrics by the
+ * limit's name here (`LimitName`).
  */
+import type { SessionObserver } from './session-end.ts'
 
 export interface SessionOptions {
   /** What the peer may send on one stream before the application has taken it, bytes. */
@@ -24,7 +26,24 @@ export interface SessionOptions {
   readonly pingTimeoutMs: number
   /** From TCP connect to the peer's SETTINGS, ms. */
   readonly prefaceTimeoutMs: number
+  /** Hears of what ends and what is refused, for who counts it. */
+  readonly observer?: SessionObserver | undefined
 }
+
+/** What a peer can go over: an option of the session, or one of the constants below. */
+export type LimitName =
+  | 'connectionWindow'
+  | 'streamWindow'
+  | 'maxFrame'
+  | 'maxHeaderList'
+  | 'maxConcurrentStreams'
+  | 'pingTimeoutMs'
+  | 'prefaceTimeoutMs'
+  | 'MAX_CONTROL_PAYLOAD'
+  | 'MAX_HEADER_BLOCK'
+  | 'MAX_CONTINUATIONS'
+  | 'MAX_UNREAD_ANSWERS'
+  | 'CONTROL_BURST'
 
 export const DEFAULT_SESSION: SessionOptions = {
   streamWindow: 4 * 1024 * 1024,
@@ -55,5 +74,9 @@ export const SMALL_WINDOW_UPDATE = 1024
  */
 export const CONTROL_RATE_PER_SECOND = 5_000
 export const CONTROL_BURST = 50_000
+/** A stream that has carried so much makes its session one that small requests should not have to share. */
+export const BULK_BYTES = 1024 * 1024
+/** How long after that the session counts as such, ms: longer than a busy stream needs for as much again. */
+export const BULK_MS = 2000
 /** How long the last bytes of a session may take to leave, ms. */
 export const LINGER_MS = 500

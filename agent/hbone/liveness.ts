@@ -65,7 +65,9 @@ export class Liveness {
     const silentMs = now - this.#lastReceived
     if (this.#sent && now - this.#sent.at > pingTimeoutMs && silentMs > pingTimeoutMs)
       this.#onSilent(
-        new SessionError(CODE.noError, `peer silent for ${Math.round(silentMs)} ms, PING unanswered`),
+        new SessionError(CODE.noError, `peer silent for ${Math.round(silentMs)} ms, PING unanswered`, {
+          limit: 'pingTimeoutMs',
+        }),
       )
     // A timer may come a little early.
     else if (silentMs >= pingIntervalMs * 0.9) this.ping(() => undefined)

@@ -2,6 +2,7 @@
  * HTTP/2 on the wire (RFC 9113): numbers, limits and the error that every rule violation becomes.
  */
 import { CulvertError } from '../../lib/errors.ts'
+import type { LimitName } from './limits.ts'
 
 /** RFC 9113 §6. */
 export const FRAME = {
@@ -71,6 +72,8 @@ export function codeName(code: number): string {
 
 export const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n', 'latin1')
 export const FRAME_HEADER_BYTES = 9
+/** RFC 9113 §6.2, §6.3: dependency and weight, in HEADERS and PRIORITY. */
+export const PRIORITY_BYTES = 5
 /** RFC 9113 §6.9.1: no window may grow past this. */
 export const MAX_WINDOW = 0x7fff_ffff
 /** RFC 9113 §6.5.2: what a peer may send before its SETTINGS say otherwise. */
@@ -81,10 +84,13 @@ export const DEFAULT_WINDOW = 65_535
 export class SessionError extends CulvertError {
   override name = 'SessionError'
   readonly h2Code: number
+  /** The limit that the peer went over, when it was one. */
+  readonly limit: LimitName | undefined
 
-  constructor(h2Code: number, message: string, options?: { cause?: unknown }) {
+  constructor(h2Code: number, message: string, options: { cause?: unknown; limit?: LimitName } = {}) {
     super('PROTOCOL', `${message} (${codeName(h2Code)})`, options)
     this.h2Code = h2Code
+    this.limit = options.limit
   }
 }
 

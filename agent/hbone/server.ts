@@ -27,7 +27,7 @@ export class ServerSession extends Session {
     options: SessionOptions,
     onConnect: (request: ConnectRequest) => void,
   ) {
-    super(transport, options)
+    super(transport, options, 'server')
     this.#onConnect = onConnect
     this.start([
       [SETTING.maxConcurrentStreams, options.maxConcurrentStreams],
@@ -54,15 +54,14 @@ export class ServerSession extends Session {
     if (streamId <= this.#lastId) {
       const tunnel = this.tunnels.get(streamId)
       if (!tunnel) return this.spend('HEADERS on a closed stream') // its end is on the way to the peer
-      if (endStream) tunnel.receiveEnd()
-      else tunnel.reset(CODE.protocolError)
-      return
+      return this.furtherHeaders(tunnel)
     }
-    if (!this.peer.hasCome) throw new SessionError(CODE.protocolError, 'the first frame was not SETTINGS')
     this.#lastId = streamId
-    if (streamId > this.refuseFrom || this.tunnels.size >= this.options.maxConcurrentStreams) {
+    const isLate = streamId > this.refuseFrom
+    if (isLate || this.tunnels.size >= this.options.maxConcurrentStreams) {
+      this.refused(isLate ? 'goaway' : 'maxConcurrentStreams')
       this.spend('refused stream')
-      this.sendReset(streamId, CODE.refusedStream)
+      this.writer.rstStream(streamId, CODE.refusedStream)
       return
     }
     const tunnel = this.newTunnel(streamId)
@@ -82,12 +81,18 @@ export class ServerSession extends Session {
       this.charge('refused request')
     }
     if (endStream) tunnel.receiveEnd()
-    if (decoded.isTooLarge) return respond(431)
+    if (decoded.isTooLarge) {
+      this.refused('maxHeaderList')
+      return respond(431)
+    }
     const method = decoded.fields.get(':method')
     const authority = decoded.fields.get(':authority')
     // RFC 9113 §8.5: CONNECT has :method and :authority, and neither :scheme nor :path.
     const isClassic = !decoded.fields.has(':path') && !decoded.fields.has(':scheme')
-    if (decoded.isMalformed || method !== 'CONNECT' || !authority || !isClassic) return respond(400)
+    if (decoded.isMalformed || method !== 'CONNECT' || !authority || !isClassic) {
+      this.refused('malformed')
+      return respond(400)
+    }
     this.#onConnect({ method, authority, headers: decoded.fields, tunnel, respond })
   }
 

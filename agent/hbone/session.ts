@@ -1,5 +1,5 @@
 /**
- * One HTTP/2 connection over one TLS connection, either side: frames in, frames out, windows, PING, GOAWAY.
+ * One HTTP/2 connection over one TLS connection, either side: frames in, streams, PING, GOAWAY, the end of it all.
  * Client and server differ only in who opens streams; they are small subclasses. Rules:
  * - everything ends in `#close()`, once: every stream is told, every timer is gone.
  * - a violation by the peer ends the session with a GOAWAY that names it; nothing the peer sends can throw further.
@@ -8,60 +8,74 @@ import { Duplex } from 'node:stream'
 import { errorText } from '../../lib/errors.ts'
 import { printable } from '../../lib/printable.ts'
 import { ControlBudget } from './budget.ts'
+import { Flow } from './flow.ts'
 import { FrameReader, type FrameSink } from './frame-reader.ts'
 import { FrameWriter } from './frame-writer.ts'
 import { HeaderReader, type DecodedHeaders } from './header-reader.ts'
 import { HpackEncoder } from './hpack/encoder.ts'
 import { MAX_UNREAD_ANSWERS, SMALL_WINDOW_UPDATE, type SessionOptions } from './limits.ts'
-import { CODE, DEFAULT_WINDOW, MAX_WINDOW, SessionError, StreamResetError, codeName } from './protocol.ts'
+import {
+  CODE,
+  DEFAULT_WINDOW,
+  FRAME,
+  MAX_WINDOW,
+  PRIORITY_BYTES,
+  SessionError,
+  StreamResetError,
+  codeName,
+} from './protocol.ts'
 import { Liveness } from './liveness.ts'
 import { PeerSettings } from './peer-settings.ts'
+import { sessionEnd, type Refusal, type SessionEnd, type Side } from './session-end.ts'
 import { StreamTransport, type Transport, type TransportSink } from './transport.ts'
-import { Tunnel, type TunnelCarrier } from './tunnel.ts'
+import { Tunnel } from './tunnel.ts'
 
 export type Headers = readonly (readonly [name: string, value: string])[]
 
-export abstract class Session implements FrameSink, TunnelCarrier, TransportSink {
+export abstract class Session implements FrameSink, TransportSink {
   readonly options: SessionOptions
   readonly transport: Transport
   protected readonly writer: FrameWriter
   protected readonly encoder = new HpackEncoder({ maxTableSize: 4096 })
   protected readonly tunnels = new Map<number, Tunnel>()
-  protected readonly peer = new PeerSettings()
+  protected readonly peer: PeerSettings
   protected isGoawaySent = false
   protected isGoawayReceived = false
+  readonly #side: Side
   readonly #headerReader: HeaderReader
   readonly #budget = new ControlBudget()
   readonly #liveness: Liveness
   readonly #reader: FrameReader
-  #sendWindow = DEFAULT_WINDOW
-  #receiveWindow: number
-  #unreported = 0
-  #waiting = new Set<Tunnel>()
-  #isPumping = false
+  readonly #flow: Flow
   #dataTarget: Tunnel | undefined
   #dataDropped = 0
   #settingsTimer: NodeJS.Timeout | undefined
   #isClosed = false
   #closeError: Error | undefined
+  /** What the peer's GOAWAY said. */
+  #peerCode: number | undefined
   readonly #onClosed: ((error: Error | undefined) => void)[] = []
 
-  constructor(transport: Transport | Duplex, options: SessionOptions) {
+  constructor(transport: Transport | Duplex, options: SessionOptions, side: Side) {
     this.transport = transport instanceof Duplex ? new StreamTransport(transport) : transport
     this.options = options
     this.writer = new FrameWriter(this.transport)
-    this.#reader = new FrameReader(this, options.maxFrame)
-    this.#headerReader = new HeaderReader(options.maxHeaderList)
+    this.#flow = new Flow(this.writer, options, tunnel => this.#ended(tunnel))
+    this.#side = side
+    this.peer = new PeerSettings(side)
+    this.#reader = new FrameReader(this, options.maxFrame, { beginsWithSettings: true })
+    this.#headerReader = new HeaderReader(options.maxHeaderList, side === 'server' ? 'request' : 'response')
     this.#liveness = new Liveness(
       options,
       payload => this.writer.ping(payload, false),
-      error => this.#close(error),
+      error => this.#close('us', error),
     )
-    this.#receiveWindow = options.connectionWindow
     this.#settingsTimer = setTimeout(
       () =>
         this.fail(
-          new SessionError(CODE.settingsTimeout, `no SETTINGS within ${options.prefaceTimeoutMs} ms`),
+          new SessionError(CODE.settingsTimeout, `no SETTINGS within ${options.prefaceTimeoutMs} ms`, {
+            limit: 'prefaceTimeoutMs',
+          }),
         ),
       options.prefaceTimeoutMs,
     )
@@ -70,6 +84,11 @@ export abstract class Session implements FrameSink, TunnelCarrier, TransportSink
 
   get isClosed(): boolean {
     return this.#isClosed
+  }
+
+  /** A stream of it carries much at present: others would wait behind its bytes. */
+  get isBulky(): boolean {
+    return this.#flow.isBulky
   }
 
   get openStreams(): number {
@@ -110,16 +129,16 @@ export abstract class Session implements FrameSink, TunnelCarrier, TransportSink
   }
 
   drained(): void {
-    this.#pumpAll()
+    this.#flow.pump()
   }
 
   /** The transport is gone. */
   closed(error: Error | undefined): void {
-    this.#close(error)
+    this.#close(error ? 'network' : 'peer', error)
   }
 
   protected newTunnel(id: number): Tunnel {
-    const tunnel = new Tunnel(id, this, {
+    const tunnel = new Tunnel(id, this.#flow, {
       send: this.peer.initialWindow,
       receive: this.options.streamWindow,
       maxPayload: Math.min(this.peer.maxFrame, this.options.sendFrame),
@@ -161,24 +180,27 @@ export abstract class Session implements FrameSink, TunnelCarrier, TransportSink
     if (this.#isClosed) return
     this.writer.goaway(this.lastPeerStream(), error.h2Code, error.message)
     this.writer.flush()
-    this.#close(error)
+    this.#close('us', error)
   }
 
   /** Ends the session at once; open streams are reset toward their applications. */
   destroy(error?: Error): void {
-    this.#close(error)
+    this.#close('us', error)
   }
 
   protected abstract lastPeerStream(): number
 
   protected closeIfIdle(): void {
     if (this.tunnels.size > 0 || this.#isClosed) return
-    if (this.isGoawaySent || this.isGoawayReceived) this.#close(undefined)
+    if (this.isGoawaySent || this.isGoawayReceived)
+      this.#close(this.isGoawayReceived ? 'peer' : 'us', undefined)
   }
 
-  #close(error: Error | undefined): void {
+  #close(by: SessionEnd['by'], error: Error | undefined): void {
     if (this.#isClosed) return
     this.#isClosed = true
+    this.#reader.stop()
+    this.#flow.close()
     this.#closeError = error
     this.#liveness.close()
     clearTimeout(this.#settingsTimer)
@@ -196,10 +218,15 @@ export abstract class Session implements FrameSink, TunnelCarrier, TransportSink
         ),
       )
     this.tunnels.clear()
-    this.#waiting.clear()
     this.transport.end() // what was written last, a GOAWAY perhaps, may still leave
     for (const callback of this.#onClosed) callback(error)
     this.#onClosed.length = 0
+    this.options.observer?.ended(this.#side, sessionEnd(by, error, this.#peerCode))
+  }
+
+  /** A stream that is not served, for the count. */
+  protected refused(why: Refusal): void {
+    this.options.observer?.refused(this.#side, why)
   }
 
   /** Sends a PING; calls back with the round trip time. Never calls back when the session ends first. */
@@ -223,72 +250,23 @@ export abstract class Session implements FrameSink, TunnelCarrier, TransportSink
 
   #checkUnread(): void {
     if (!this.#isClosed && this.writer.backlog > this.options.sendBuffer * 2 + MAX_UNREAD_ANSWERS)
-      throw new SessionError(CODE.enhanceYourCalm, 'peer does not read the answers to its frames')
-  }
-
-  // === TunnelCarrier ===
-
-  sendData(tunnel: Tunnel, payload: Buffer, endStream: boolean): void {
-    this.#sendWindow -= payload.length
-    this.writer.data(tunnel.id, payload, endStream)
-  }
-
-  sendInPlace(tunnel: Tunnel, buffer: Buffer, length: number): void {
-    this.#sendWindow -= length
-    this.writer.dataInPlace(tunnel.id, buffer, length)
-  }
-
-  sendReset(streamId: number, code: number): void {
-    if (!this.#isClosed) this.writer.rstStream(streamId, code)
-  }
-
-  sendWindowUpdate(streamId: number, increment: number): void {
-    if (!this.#isClosed) this.writer.windowUpdate(streamId, increment)
-  }
-
-  room(): number {
-    if (this.writer.backlog >= this.options.sendBuffer) return 0
-    return this.#sendWindow
-  }
-
-  waitForRoom(tunnel: Tunnel): void {
-    this.#waiting.add(tunnel)
-  }
-
-  credit(bytes: number): void {
-    if (bytes === 0 || this.#isClosed) return
-    this.#unreported += bytes
-    if (this.#unreported < this.options.connectionWindow / 2) return
-    this.writer.windowUpdate(0, this.#unreported)
-    this.#receiveWindow += this.#unreported
-    this.#unreported = 0
-  }
-
-  ended(tunnel: Tunnel): void {
-    this.#waiting.delete(tunnel)
-    if (this.tunnels.delete(tunnel.id)) this.streamGone()
-    this.closeIfIdle()
+      throw new SessionError(CODE.enhanceYourCalm, 'peer does not read the answers to its frames', {
+        limit: 'MAX_UNREAD_ANSWERS',
+      })
   }
 
   /** A stream has ended, or the peer allows more: there is place for another. */
   protected streamGone(): void {}
 
-  #pumpAll(): void {
-    if (this.#isPumping || this.#waiting.size === 0) return
-    this.#isPumping = true
-    const turn = this.#waiting
-    this.#waiting = new Set()
-    // Each gets one turn; who still waits has added itself again, behind the others.
-    for (const tunnel of turn) tunnel.pump()
-    this.#isPumping = false
+  #ended(tunnel: Tunnel): void {
+    if (this.tunnels.delete(tunnel.id)) this.streamGone()
+    this.closeIfIdle()
   }
 
   // === FrameSink ===
 
   dataBegin(streamId: number, length: number): void {
-    this.#requireSettings()
-    this.#receiveWindow -= length
-    if (this.#receiveWindow < 0) throw new SessionError(CODE.flowControlError, 'connection window overrun')
+    this.#flow.receive(length)
     if (length === 0) this.spend('empty DATA')
     const tunnel = this.tunnels.get(streamId)
     this.#dataDropped = 0
@@ -309,7 +287,7 @@ export abstract class Session implements FrameSink, TunnelCarrier, TransportSink
   dataEnd(_streamId: number, endStream: boolean, padding: number): void {
     const tunnel = this.#dataTarget
     this.#dataTarget = undefined
-    if (!tunnel) this.credit(this.#dataDropped)
+    if (!tunnel) this.#flow.credit(this.#dataDropped)
     else {
       tunnel.passedOver(padding)
       if (endStream) tunnel.receiveEnd()
@@ -318,11 +296,15 @@ export abstract class Session implements FrameSink, TunnelCarrier, TransportSink
 
   abstract headers(streamId: number, block: Buffer, endStream: boolean): void
 
+  /** More headers on a stream that has had its own: a tunnel has DATA and no trailers (RFC 9113 §8.5). */
+  protected furtherHeaders(tunnel: Tunnel): void {
+    tunnel.reset(tunnel.receiveBegin(0) ? CODE.protocolError : CODE.streamClosed)
+  }
+
   /** Reports whether no message has ever been seen on the stream. */
   protected abstract isIdleStream(streamId: number): boolean
 
   rstStream(streamId: number, code: number): void {
-    this.#requireSettings()
     this.spend('RST_STREAM')
     if (this.isIdleStream(streamId))
       throw new SessionError(CODE.protocolError, `RST_STREAM on idle stream ${streamId}`)
@@ -336,13 +318,15 @@ export abstract class Session implements FrameSink, TunnelCarrier, TransportSink
     this.spend('SETTINGS')
     const streamsBefore = this.peer.maxStreams
     const windowChange = this.peer.apply(payload)
-    if (this.peer.headerTableSize !== undefined) this.encoder.setPeerMaxTableSize(this.peer.headerTableSize)
+    const { lowestTableSize, headerTableSize } = this.peer
+    if (lowestTableSize !== undefined) this.encoder.setPeerMaxTableSize(lowestTableSize)
+    if (headerTableSize !== undefined) this.encoder.setPeerMaxTableSize(headerTableSize)
     for (const tunnel of this.tunnels.values()) {
       tunnel.sendWindow += windowChange // may go below zero: RFC 9113 §6.9.2
       if (tunnel.sendWindow > MAX_WINDOW)
         throw new SessionError(CODE.flowControlError, 'stream window overflow')
       tunnel.maxPayload = Math.min(this.peer.maxFrame, this.options.sendFrame)
-      if (windowChange > 0) this.#waiting.add(tunnel)
+      if (windowChange > 0) this.#flow.waitForRoom(tunnel)
     }
     this.writer.settingsAck()
     if (!this.peer.hasCome) {
@@ -350,7 +334,7 @@ export abstract class Session implements FrameSink, TunnelCarrier, TransportSink
       clearTimeout(this.#settingsTimer)
       this.peerReady()
     } else if (this.peer.maxStreams > streamsBefore) this.streamGone()
-    this.#pumpAll()
+    this.#flow.pump()
   }
 
   /** The peer's first SETTINGS are in. */
@@ -368,6 +352,7 @@ export abstract class Session implements FrameSink, TunnelCarrier, TransportSink
   goawayFrame(lastStreamId: number, code: number, debug: Buffer): void {
     this.spend('GOAWAY')
     this.isGoawayReceived = true
+    this.#peerCode = code
     this.goawayFrom(lastStreamId, code, printable(debug.toString('utf8', 0, 256), 256))
     this.closeIfIdle()
   }
@@ -375,16 +360,8 @@ export abstract class Session implements FrameSink, TunnelCarrier, TransportSink
   protected abstract goawayFrom(lastStreamId: number, code: number, debug: string): void
 
   windowUpdate(streamId: number, increment: number): void {
-    this.#requireSettings()
     if (increment < SMALL_WINDOW_UPDATE) this.spend('small WINDOW_UPDATE')
-    if (streamId === 0) {
-      if (increment === 0) throw new SessionError(CODE.protocolError, 'WINDOW_UPDATE of 0')
-      this.#sendWindow += increment
-      if (this.#sendWindow > MAX_WINDOW)
-        throw new SessionError(CODE.flowControlError, 'connection window overflow')
-      this.#pumpAll()
-      return
-    }
+    if (streamId === 0) return this.#flow.grow(increment)
     const tunnel = this.tunnels.get(streamId)
     if (!tunnel) {
       if (this.isIdleStream(streamId))
@@ -395,11 +372,12 @@ export abstract class Session implements FrameSink, TunnelCarrier, TransportSink
     else tunnel.receiveWindow(increment)
   }
 
-  ignored(type: number): void {
+  ignored(type: number, streamId: number, length: number): void {
     this.spend(`type ${type}`)
-  }
-
-  #requireSettings(): void {
-    if (!this.peer.hasCome) throw new SessionError(CODE.protocolError, 'the first frame was not SETTINGS')
+    if (type !== FRAME.priority || length === PRIORITY_BYTES) return
+    // A stream error, but an idle stream cannot be reset (RFC 9113 §6.3, §6.4).
+    if (this.isIdleStream(streamId))
+      throw new SessionError(CODE.frameSizeError, `PRIORITY frame of ${length} bytes`)
+    this.tunnels.get(streamId)?.reset(CODE.frameSizeError)
   }
 }

@@ -15,6 +15,7 @@ import {
 
 const PROTOCOL = 'connection error PROTOCOL_ERROR'
 const SIZE = 'connection error FRAME_SIZE_ERROR'
+const STREAM_SIZE = 'stream error FRAME_SIZE_ERROR'
 const PASSES = 'passes'
 
 const bytes = (count: number) => Buffer.alloc(count)
@@ -43,6 +44,29 @@ await t.test('§3.4 the client’s preface: the 24 octets, then SETTINGS, and no
     probe.peer.send(...sent)
     t.equal(await verdict(probe), expected, what)
   }
+})
+
+await t.test('§3.4 the first frame of either side is SETTINGS, and no acknowledgement', async t => {
+  const first: [what: string, bytes: Buffer][] = [
+    ['PING', ping()],
+    ['PRIORITY', frame(FRAME.priority, 0, 1, Buffer.alloc(5))],
+    ['GOAWAY', frame(FRAME.goaway, 0, 0, Buffer.alloc(8))],
+    ['an unknown frame', frame(0xfa, 0, 0)],
+    ['an acknowledgement', frame(FRAME.settings, FLAG.ack, 0)],
+  ]
+  for (const [what, bytes] of first) {
+    const server = await probeServer(t, { settings: false })
+    server.peer.send(PREFACE, bytes, settings())
+    t.equal(await verdict(server), PROTOCOL, `${what}, to our server`)
+    const client = await probeClient(t, { settings: false })
+    client.session.connect(TARGET, []).catch(() => undefined)
+    client.peer.send(bytes, settings())
+    t.equal(await verdict(client), PROTOCOL, `${what}, to our client`)
+  }
+  const client = await probeClient(t, { settings: false })
+  client.session.connect(TARGET, []).catch(() => undefined)
+  client.peer.headers(1, [[':status', '200']]).send(settings())
+  t.equal(await verdict(client), PROTOCOL, 'HEADERS, to our client')
 })
 
 await t.test('§3.4 our client begins with the preface and SETTINGS, our server with SETTINGS', async t => {
@@ -105,8 +129,23 @@ const CASES: [what: string, sent: Buffer, expected: string, state?: State][] = [
     PROTOCOL,
   ],
   ['§6.2 HEADERS without its pad length', frame(FRAME.headers, FLAG.endHeaders | FLAG.padded, 1), SIZE],
+  [
+    '§6.2 HEADERS too short for its priority',
+    frame(FRAME.headers, FLAG.endHeaders | FLAG.priority, 1, bytes(4)),
+    SIZE,
+  ],
+  [
+    '§6.2 HEADERS too short for its pad length and priority',
+    frame(FRAME.headers, FLAG.endHeaders | FLAG.padded | FLAG.priority, 1, bytes(5)),
+    SIZE,
+  ],
   ['§6.3 PRIORITY on the connection', frame(FRAME.priority, 0, 0, bytes(5)), PROTOCOL],
   ['§6.3 PRIORITY of a stream that never was', frame(FRAME.priority, 0, 77, bytes(5)), PASSES],
+  ['§6.3 PRIORITY of 4 octets', frame(FRAME.priority, 0, 1, bytes(4)), STREAM_SIZE, 'open'],
+  ['§6.3 PRIORITY of 6 octets', frame(FRAME.priority, 0, 1, bytes(6)), STREAM_SIZE, 'open'],
+  ['§6.3 PRIORITY of no octets, of an ended stream', frame(FRAME.priority, 0, 1), PASSES, 'ended both ways'],
+  // A stream that never was cannot be reset (§6.4); §5.4.1 lets it be an error of the connection.
+  ['§6.3 PRIORITY of 4 octets, of a stream that never was', frame(FRAME.priority, 0, 77, bytes(4)), SIZE],
   [
     '§6.3 PRIORITY of a stream on itself',
     frame(FRAME.priority, 0, 1, Buffer.of(0, 0, 0, 1, 9)),

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { CODE, FLAG, FRAME } from '../../agent/hbone/protocol.ts'
-import { data, frame, rst } from '../helpers/raw-peer.ts'
+import { data, frame, rst, type RawPeer } from '../helpers/raw-peer.ts'
 import type { HeaderList } from '../helpers/hpack.ts'
 import { TARGET, accept, inState, probeClient, probeServer, verdict } from '../helpers/foreign-session.ts'
 import { Receiver } from '../helpers/tunnel.ts'
@@ -61,6 +61,15 @@ const MALFORMED: [section: string, list: HeaderList][] = [
   ['§8.2.1 a value that begins with a space', both(['x', ' y'])],
   ['§8.2.1 a value that ends with a tab', both(['x', 'y\t'])],
   ['§8.2.1 a line feed in the authority', [METHOD, [':authority', `${TARGET}\r\nx: y`]]],
+  ['§8.2.2 connection', both(['connection', 'close'])],
+  ['§8.2.2 keep-alive', both(['keep-alive', 'timeout=5'])],
+  ['§8.2.2 proxy-connection', both(['proxy-connection', 'keep-alive'])],
+  ['§8.2.2 transfer-encoding', both(['transfer-encoding', 'chunked'])],
+  ['§8.2.2 upgrade', both(['upgrade', 'h2c'])],
+  ['§8.2.2 a te that is not trailers', both(['te', 'gzip'])],
+  ['§8.3 a pseudo-header of answers', both([':status', '200'])],
+  ['§8.3 a pseudo-header that nobody defined', both([':x', 'y'])],
+  ['§8.3 a pseudo-header that nobody announced', both([':protocol', 'websocket'])],
   ['another method', [[':method', 'GET'], AUTHORITY]],
   ['another method, whole', [[':method', 'GET'], [':scheme', 'https'], [':path', '/'], AUTHORITY]],
   ['a method in lower case', [[':method', 'connect'], AUTHORITY]],
@@ -152,6 +161,33 @@ await t.test('§8.3.2 what is no answer resets the stream, and the session goes 
     ['a status below 100', [[':status', '099']]],
     ['a status above 599', [[':status', '600']]],
     ['a negative one', [[':status', '-200']]],
+    ['one with its sign', [[':status', '+200']]],
+    ['one with an exponent', [[':status', '2e2']]],
+    ['one in hexadecimal', [[':status', '0xc8']]],
+    ['one with a fraction', [[':status', '200.0']]],
+    ['one with a leading zero', [[':status', '0200']]],
+    ['§8.6 101, which HTTP/2 does not have', [[':status', '101']]],
+    [
+      'a pseudo-header of requests',
+      [
+        [':status', '200'],
+        [':method', 'CONNECT'],
+      ],
+    ],
+    [
+      'a pseudo-header that nobody defined',
+      [
+        [':status', '200'],
+        [':x', 'y'],
+      ],
+    ],
+    [
+      '§8.2.2 a field of the connection',
+      [
+        [':status', '200'],
+        ['connection', 'close'],
+      ],
+    ],
     [
       'a status twice',
       [
@@ -184,6 +220,25 @@ await t.test('§8.3.2 what is no answer resets the stream, and the session goes 
   for (const [what, list] of lists) {
     const probe = await inState(t, 'client', 'asked')
     probe.peer.headers(1, list)
+    t.equal(await verdict(probe, probe.since), 'stream error PROTOCOL_ERROR', what)
+  }
+})
+
+await t.test('§8.1 an exchange in the wrong order resets the stream', async t => {
+  const sends: [what: string, send: (peer: RawPeer) => unknown][] = [
+    ['DATA before the answer', peer => peer.send(data(1, Buffer.from('early')))],
+    [
+      'DATA after an informational answer',
+      peer => peer.headers(1, [[':status', '103']]).send(data(1, Buffer.from('early'))),
+    ],
+    [
+      'an informational answer that ends the stream',
+      peer => peer.headers(1, [[':status', '103']], FLAG.endStream),
+    ],
+  ]
+  for (const [what, send] of sends) {
+    const probe = await inState(t, 'client', 'asked')
+    send(probe.peer)
     t.equal(await verdict(probe, probe.since), 'stream error PROTOCOL_ERROR', what)
   }
 })

@@ -92,6 +92,15 @@ for (const role of ['server', 'client'] as const) {
   })
 }
 
+await t.test('§6.5.2 a server that turns push on is in error', async t => {
+  const first = await probeClient(t, { settings: false })
+  first.peer.send(settings([SETTING.enablePush, 1]))
+  t.equal(await verdict(first), PROTOCOL)
+  const later = await inState(t, 'client', 'open')
+  later.peer.send(settings([SETTING.enablePush, 1]))
+  t.equal(await verdict(later, later.since), PROTOCOL)
+})
+
 await t.test('§6.5.2 what our sessions announce is what they hold others to', async t => {
   const of = ({ payload }: { payload: Buffer }): Record<number, number> => {
     const pairs: Record<number, number> = {}
@@ -217,3 +226,19 @@ await t.test('§6.5 nothing that a server says counts before its SETTINGS', asyn
     t.equal(await verdict(probe), PROTOCOL, what)
   }
 })
+
+await t.test(
+  'RFC 7541 §4.2 a table that shrank and grew in one SETTINGS is announced with its low point',
+  async t => {
+    const { session, peer } = await probeClient(t)
+    const decoder = new HpackDecoder()
+    const block = async (streamId: number) => {
+      session.connect(TARGET, []).catch(() => undefined)
+      return (await peer.frame(each => each.type === FRAME.headers && each.streamId === streamId)).payload
+    }
+    decodeList(decoder, await block(1))
+    peer.send(settings([SETTING.headerTableSize, 0], [SETTING.headerTableSize, 4096]))
+    await peer.pong()
+    t.equal((await block(3)).subarray(0, 4).toString('hex'), '203fe11f')
+  },
+)

@@ -5,6 +5,7 @@ import { STATES, inState, verdict, type State } from '../helpers/foreign-session
 
 const PROTOCOL = 'connection error PROTOCOL_ERROR'
 const NOT_THERE = 'stream error STREAM_CLOSED'
+const MALFORMED = 'stream error PROTOCOL_ERROR'
 
 /** States in which RFC 9113 §5.1 lets a frame be read and dropped: it may have been under way. */
 const CLOSED: readonly State[] = ['ended both ways', 'reset by the peer', 'reset by us']
@@ -75,7 +76,23 @@ const CASES: readonly Case[] = [
     what: 'a second block of headers',
     send: peer => peer.headers(1, [['x', 'y']]),
     fine: CLOSED,
-    not: { open: 'stream error PROTOCOL_ERROR', 'half-closed by us': 'stream error PROTOCOL_ERROR' },
+    not: {
+      asked: MALFORMED,
+      open: MALFORMED,
+      'half-closed by us': MALFORMED,
+      'half-closed by the peer': NOT_THERE,
+    },
+  },
+  {
+    what: 'trailers, which a tunnel does not have (§8.5)',
+    send: peer => peer.headers(1, [['x', 'y']], FLAG.endStream),
+    fine: CLOSED,
+    not: {
+      asked: MALFORMED,
+      open: MALFORMED,
+      'half-closed by us': MALFORMED,
+      'half-closed by the peer': NOT_THERE,
+    },
   },
 ]
 

@@ -287,7 +287,7 @@ async function foreignClient(near: Socket, far: Socket, to: Authorities): Promis
     await once(stream, 'data')
     stream.end('and the end')
     stream.resume()
-    await once(stream, 'close')
+    await new Promise<void>(resolve => stream.once('close', () => resolve())) // reset for its trailers
   }
   await new Promise<void>((resolve, reject) =>
     client.settings({ initialWindowSize: 50_000 }, err => (err ? reject(err) : resolve())),

@@ -30,11 +30,21 @@ export function headerLists(): fc.Arbitrary<HeaderList> {
       'forwarded',
       'traceparent',
       'x-a',
+      'te',
+      'connection',
     ),
     fc.string({ unit: latin1(), maxLength: 12 }),
   )
   const value = fc.oneof(
-    fc.constantFrom('CONNECT', '10.0.0.1:80', '10.0.0.2:80', '200', '', 'k8s.namespace.name=shop'),
+    fc.constantFrom(
+      'CONNECT',
+      '10.0.0.1:80',
+      '10.0.0.2:80',
+      '200',
+      '',
+      'trailers',
+      'k8s.namespace.name=shop',
+    ),
     fc.string({ unit: latin1(), maxLength: 40 }),
     fc.string({ unit: latin1(), minLength: 100, maxLength: 300 }),
   )

@@ -2,6 +2,9 @@ import * as fc from 'fast-check'
 import t from 'tap'
 import { PeerSettings } from '../../../agent/hbone/peer-settings.ts'
 import { CODE, MAX_WINDOW, SETTING, SessionError } from '../../../agent/hbone/protocol.ts'
+import type { Side } from '../../../agent/hbone/session-end.ts'
+
+const SIDES: readonly Side[] = ['client', 'server']
 
 type Pair = [id: number, value: number]
 
@@ -17,7 +20,7 @@ function payload(pairs: readonly Pair[]): Buffer {
 await t.test(
   'the last of each counts, and the change of the window is what open streams are given',
   async t => {
-    const settings = new PeerSettings()
+    const settings = new PeerSettings('server')
     const change = settings.apply(
       payload([
         [SETTING.initialWindowSize, 1],
@@ -51,32 +54,49 @@ await t.test(
       fc.nat({ max: 0xffff_ffff }),
     )
     fc.assert(
-      fc.property(fc.array(fc.tuple(id, value), { maxLength: 10 }), pairs => {
-        const settings = new PeerSettings()
-        const before = settings.initialWindow
-        const why = pairs.map(faultOf).find(fault => fault !== undefined)
-        try {
-          const change = settings.apply(payload(pairs))
-          return (
-            why === undefined &&
-            change === settings.initialWindow - before &&
-            settings.initialWindow <= MAX_WINDOW &&
-            settings.maxFrame >= 16_384 &&
-            settings.maxFrame <= 0xff_ffff
-          )
-        } catch (err) {
-          if (!(err instanceof SessionError)) throw err
-          return err.h2Code === why
-        }
-      }),
+      fc.property(
+        fc.array(fc.tuple(id, value), { maxLength: 10 }),
+        fc.constantFrom(...SIDES),
+        (pairs, side) => {
+          const settings = new PeerSettings(side)
+          const before = settings.initialWindow
+          const why = pairs.map(pair => faultOf(pair, side)).find(fault => fault !== undefined)
+          try {
+            const change = settings.apply(payload(pairs))
+            return (
+              why === undefined &&
+              change === settings.initialWindow - before &&
+              settings.initialWindow <= MAX_WINDOW &&
+              settings.maxFrame >= 16_384 &&
+              settings.maxFrame <= 0xff_ffff
+            )
+          } catch (err) {
+            if (!(err instanceof SessionError)) throw err
+            return err.h2Code === why
+          }
+        },
+      ),
       { numRuns: 2000 },
     )
   },
 )
 
-/** The code that RFC 9113 names for a setting that may not be. */
-function faultOf([id, value]: Pair): number | undefined {
-  if (id === SETTING.enablePush && value > 1) return CODE.protocolError
+await t.test('the lowest table of a SETTINGS is kept beside the last, and only for that one', t => {
+  const settings = new PeerSettings('client')
+  const table = (...sizes: number[]) =>
+    settings.apply(payload(sizes.map((size): Pair => [SETTING.headerTableSize, size])))
+  table(8192, 100, 4096)
+  t.match(settings, { headerTableSize: 4096, lowestTableSize: 100 })
+  table(2000)
+  t.match(settings, { headerTableSize: 2000, lowestTableSize: 2000 })
+  table()
+  t.match(settings, { headerTableSize: 2000, lowestTableSize: undefined })
+  t.end()
+})
+
+/** The code that RFC 9113 names for a setting that may not be, of a peer of our `side`. */
+function faultOf([id, value]: Pair, side: Side): number | undefined {
+  if (id === SETTING.enablePush && value > (side === 'client' ? 0 : 1)) return CODE.protocolError
   if (id === SETTING.initialWindowSize && value > MAX_WINDOW) return CODE.flowControlError
   if (id === SETTING.maxFrameSize && (value < 16_384 || value > 0xff_ffff)) return CODE.protocolError
   return undefined
