@@ -59,10 +59,14 @@ export class Recorder {
   /** Something that should have given these metrics has failed: what it has not given is a gap. */
   failed(turn: Turn, metrics: readonly MetricInfo[], err: unknown): void {
     this.#failures++
+    const why = errorText(err)
     const ids = new Set(metrics.map(({ id }) => id))
-    for (const metric of this.metrics)
-      if (ids.has(metric.id) && metric.missing === undefined && !this.#has(turn, metric))
-        this.#gap(turn, metric, errorText(err))
+    const lost = this.metrics.filter(
+      metric => ids.has(metric.id) && metric.missing === undefined && !this.#has(turn, metric),
+    )
+    for (const metric of lost) this.#gap(turn, metric, why)
+    // It had given everything by then; that it failed is to be known all the same.
+    if (lost.length === 0) this.#progress.note(`${turn.arm}, round ${turn.round}: ${why}`)
   }
 
   #has({ arm, round }: Turn, { id }: MetricInfo): boolean {
