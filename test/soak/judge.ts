@@ -18,7 +18,9 @@ const WARM_UP_MS = 45_000
 /** Less than this says nothing about growth. */
 const ENOUGH_MS = 60_000
 const MIB = 1024 * 1024
+/** A heap under load moves between a few sizes, and the straight line with it. */
 const MAX_GROWTH_BYTES = 16 * MIB
+const MAX_GROWTH_PART = 0.12
 
 /** Reports whether a disturbance accounts for the failure: the connection was open, and through that agent's hands. */
 export function isExplained(
@@ -84,7 +86,7 @@ export function straightLine(points: readonly (readonly [x: number, y: number])[
 
 export function growthProblems(trends: readonly Trend[]): string[] {
   return trends.flatMap(({ part, pid, fromMs, toMs, fromBytes, toBytes }) => {
-    if (toBytes - fromBytes <= MAX_GROWTH_BYTES) return []
+    if (toBytes - fromBytes <= Math.max(MAX_GROWTH_BYTES, fromBytes * MAX_GROWTH_PART)) return []
     const seconds = Math.round((toMs - fromMs) / 1000)
     return `${part} (${pid}) grew by ${mib(toBytes - fromBytes)} in ${seconds} s: from ${mib(fromBytes)} to ${mib(toBytes)}`
   })

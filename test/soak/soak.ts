@@ -59,6 +59,8 @@ export interface SoakReport {
 }
 
 const GRACE_SECONDS = 2
+/** Long enough for every kind of traffic to have come by. */
+const PRIME_MS = 1000
 const SAMPLE_MS = 1000
 const SETTLE_MS = 20_000
 /** Traffic must end by itself when it is told to: the slowest connection takes seconds. */
@@ -97,7 +99,7 @@ class Soak {
     const pods = [await podNamed(lab, 'client'), await podNamed(lab, 'server')]
     const serials = new Set<string>()
     // What is made once is made now, and what is at rest then is compared with.
-    await this.#traffic(lab, seed, () => sleep(2000, undefined, { signal }).catch(() => undefined))
+    await this.#traffic(lab, seed, () => sleep(PRIME_MS, undefined, { signal }).catch(() => undefined))
     const start = await settled(lab)
     const startedAtMs = Date.now()
     const watching = new AbortController()
