@@ -5,8 +5,10 @@
  */
 import { writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
+import { missingTools } from '../../cli/setup/tools.ts'
 import { runOk, run } from '../../lab/run.ts'
+import { CulvertError } from '../../lib/errors.ts'
 import { toolPath } from '../../lib/tool-path.ts'
 import { findZtunnel } from '../../test/helpers/ztunnel-binary.ts'
 import { BenchProcess } from '../process.ts'
@@ -35,7 +37,9 @@ export function ztunnelArm({ ztunnel, logLevel = 'warn' }: ArmOptions): Arm {
     name: 'ztunnel',
     tools: [],
     find: async () => {
-      const found = await findZtunnel(ztunnel === undefined ? {} : { env: { ZTUNNEL_BIN: ztunnel } })
+      if (ztunnel !== undefined && missingTools([basename(ztunnel)], dirname(resolve(ztunnel))).length > 0)
+        throw new CulvertError('INPUT', `--ztunnel is '${ztunnel}', which cannot be run`)
+      const found = await findZtunnel(ztunnel === undefined ? {} : { env: { ZTUNNEL_BIN: resolve(ztunnel) } })
       if ('missing' in found) return { missing: `${found.missing}, or give --ztunnel PATH` }
       ;({ binary } = found)
       // It has no verb for this; it tells it together with the verbs that it has.
