@@ -181,23 +181,29 @@ function each(perSecond: number): string {
 }
 
 function seriesLines(series: readonly Series[], paint: Paint): string[] {
-  return series.flatMap((one, at) => {
-    const columns = [...new Set(one.points.map(point => point.x))].toSorted((a, b) => a - b)
-    const arms = [...new Set(one.points.map(point => point.arm))]
-    const rows = arms.map(arm => [
-      printable(arm ?? one.yLabel, 40),
-      ...columns.map(x => {
-        const found = one.points.filter(point => point.x === x && point.arm === arm)
-        return found.length === 0 ? NO_FIGURE : figure(found.at(-1)!.y)
-      }),
-    ])
-    const head = [printable(one.xLabel, 40), ...columns.map(x => figure(x))]
-    return [
-      ...(at > 0 ? [''] : []),
-      paint('bold', `${printable(one.title, 90)}, ${printable(one.unit, 16)}`),
-      ...table([head, undefined, ...rows]),
-    ]
-  })
+  return series.flatMap((one, at) => [
+    ...(at > 0 ? [''] : []),
+    paint(
+      'bold',
+      [one.title, one.unit]
+        .filter(Boolean)
+        .map(text => printable(text, 90))
+        .join(', '),
+    ),
+    ...(one.points.length > 0 ? pointLines(one) : [paint('yellow', printable(one.about, 400))]),
+  ])
+}
+
+function pointLines({ points, xLabel, yLabel }: Series): string[] {
+  const columns = [...new Set(points.map(point => point.x))].toSorted((a, b) => a - b)
+  const rows = [...new Set(points.map(point => point.arm))].map(arm => [
+    printable(arm ?? yLabel, 40),
+    ...columns.map(x => {
+      const found = points.findLast(point => point.x === x && point.arm === arm)
+      return found ? figure(found.y) : NO_FIGURE
+    }),
+  ])
+  return table([[printable(xLabel, 40), ...columns.map(x => figure(x))], undefined, ...rows])
 }
 
 /** Columns as wide as their widest cell, the first `left` set to the left; the first wraps so that the whole fits. */

@@ -69,6 +69,15 @@ await t.test('machine, micro results and series are on it', async t => {
   t.match(text, /resident memory\s+88\.0\s+104\s+160\s+231/)
 })
 
+await t.test('growth that could not be measured says why', async t => {
+  const [series] = benchRun().series!
+  const text = renderTable(
+    benchRun({ series: [{ ...series!, points: [], about: 'Not measured: no root' }] }),
+    false,
+  )
+  t.match(text, /memory of the agent by workloads known, MiB\nNot measured: no root\n$/)
+})
+
 await t.test('a machine that was busy is not kept quiet about', async t => {
   const run = benchRun()
   t.notMatch(renderTable(run, false), 'was busy')
