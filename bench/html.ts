@@ -9,6 +9,7 @@ import { isBusy } from './report.ts'
 import {
   bound,
   bytes,
+  count,
   duration,
   figure,
   fromTo,
@@ -144,14 +145,27 @@ function arrow({ metric }: MetricSummary): string {
 }
 
 function seriesPart(series: readonly Series[]): Markup {
-  const cards = series.map(
-    one => markup`<article class="card"><header><h3>${one.title}</h3><span>${one.unit}</span></header>
-<p>${one.about}</p>
-${one.points.length > 0 ? linePlot(one) : undefined}
-<div class="scroll"><table><thead><tr><th scope="col">${one.xLabel}</th><th scope="col">${one.yLabel}, ${one.unit}</th></tr></thead>
-<tbody>${one.points.map(point => markup`<tr><th scope="row">${figure(point.x)}${point.arm === undefined ? undefined : ` (${point.arm})`}</th><td>${figure(point.y)}</td></tr>`)}</tbody></table></div></article>`,
-  )
-  return markup`<section aria-labelledby="growth"><h2 id="growth">Growth</h2><div class="cards">${cards}</div></section>`
+  return markup`<section aria-labelledby="growth"><h2 id="growth">Growth</h2><div class="cards">${series.map(seriesCard)}</div></section>`
+}
+
+function seriesCard(series: Series): Markup {
+  const { title, unit, about, points } = series
+  return markup`<article class="card"><header><h3>${title}</h3><span>${unit}</span></header>
+<p>${about}</p>
+${points.length > 0 ? markup`${linePlot(series)}${pointTable(series)}` : undefined}</article>`
+}
+
+function pointTable({ points, xLabel, yLabel, unit }: Series): Markup {
+  const arms = [...new Set(points.map(point => point.arm))]
+  const rows = [...new Set(points.map(point => point.x))].map(x => {
+    const cells = arms.map(arm => {
+      const found = points.findLast(point => point.x === x && point.arm === arm)
+      return markup`<td>${found ? figure(found.y) : NO_FIGURE}</td>`
+    })
+    return markup`<tr><th scope="row">${count(x)}</th>${cells}</tr>`
+  })
+  const heads = arms.map(arm => markup`<th scope="col">${arm ?? yLabel}, ${unit}</th>`)
+  return markup`<div class="scroll"><table><thead><tr><th scope="col">${xLabel}</th>${heads}</tr></thead><tbody>${rows}</tbody></table></div>`
 }
 
 function microPart(results: readonly MicroResult[]): Markup {

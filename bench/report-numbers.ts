@@ -16,6 +16,11 @@ export function figure(value: number): string {
   return value.toFixed(digits)
 }
 
+/** What was counted: `200`, `100,000`. */
+export function count(value: number): string {
+  return Number.isInteger(value) ? value.toLocaleString('en-US') : figure(value)
+}
+
 /** `1.04×`. */
 export function times(ratio: number): string {
   return Number.isFinite(ratio) ? `${ratio >= 10 ? figure(ratio) : ratio.toFixed(2)}×` : NO_FIGURE

@@ -8,6 +8,7 @@ import type { ArmInfo, BenchRun, MicroResult, Series } from './model.ts'
 import {
   bound,
   bytes,
+  count,
   duration,
   figure,
   fromTo,
@@ -203,7 +204,7 @@ function pointLines({ points, xLabel, yLabel }: Series): string[] {
       return found ? figure(found.y) : NO_FIGURE
     }),
   ])
-  return table([[printable(xLabel, 40), ...columns.map(x => figure(x))], undefined, ...rows])
+  return table([[printable(xLabel, 40), ...columns.map(x => count(x))], undefined, ...rows])
 }
 
 /** Columns as wide as their widest cell, the first `left` set to the left; the first wraps so that the whole fits. */

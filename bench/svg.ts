@@ -4,7 +4,7 @@
  */
 import { markup, type Markup } from './html-markup.ts'
 import type { ArmName, Series } from './model.ts'
-import { figure, times } from './report-numbers.ts'
+import { count, figure, times } from './report-numbers.ts'
 import type { ArmResult, MetricSummary } from './report-summary.ts'
 import { fittingScale, linearScale, logScale, type Scale } from './svg-scale.ts'
 
@@ -108,22 +108,24 @@ export function sampleStrip(values: readonly number[], title: string): Markup {
   const scale = linearScale(values, 4, STRIP_WIDTH - 4)
   const dots = values.map(
     value =>
-      markup`<circle cx="${px(scale.at(value))}" cy="8" r="3"><title>${figure(value)}</title></circle>`,
+      markup`<circle cx="${px(scale.at(value))}" cy="8" r="4"><title>${figure(value)}</title></circle>`,
   )
   return markup`<svg class="strip" role="img" viewBox="0 0 ${STRIP_WIDTH} 16" aria-label="${title}">
 <line class="base" x1="4" x2="${STRIP_WIDTH - 4}" y1="8" y2="8"/><g class="arm-culvert">${dots}</g></svg>`
 }
 
+/** How many times the first the last of a series may be: growth is best seen on an even axis. */
+const TOO_WIDE = 1000
 const LINE_HEIGHT = 210
 const LINE_LEFT = 54
 const LINE_TOP = 16
 const LINE_BOTTOM = LINE_HEIGHT - 42
 
-/** A line an arm through its points; y begins at 0, x is in powers where the points are. */
+/** A line an arm through its points; y begins at 0, x is in powers where the points are too far apart. */
 export function linePlot(series: Series): Markup {
   const { points } = series
   const xs = points.map(point => point.x)
-  const isWide = Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) > 20
+  const isWide = Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) > TOO_WIDE
   const x = (isWide ? logScale : linearScale)(xs, LINE_LEFT, WIDTH - 20)
   const y = linearScale(
     points.map(point => point.y),
@@ -132,7 +134,7 @@ export function linePlot(series: Series): Markup {
   )
   const names = [...new Set(points.map(point => point.arm))]
   const lines = names.map((name, at) => seriesLine(series, name, at, x, y, names.length > 1))
-  const title = `${series.title}: ${points.map(point => `${figure(point.x)} ${series.xLabel}, ${figure(point.y)} ${series.unit}`).join('; ')}`
+  const title = `${series.title}: ${points.map(point => `${count(point.x)} ${series.xLabel}, ${figure(point.y)} ${series.unit}`).join('; ')}`
   return markup`<svg class="plot" role="img" viewBox="0 0 ${WIDTH} ${LINE_HEIGHT}" aria-label="${title}">
 <g class="axis">${x.ticks.map(
     tick =>
@@ -160,7 +162,7 @@ function seriesLine(
     .join(' ')
   const dots = own.map(
     point =>
-      markup`<circle cx="${px(x.at(point.x))}" cy="${px(y.at(point.y))}" r="4"><title>${figure(point.x)} ${xLabel}: ${figure(point.y)} ${unit}</title></circle>`,
+      markup`<circle cx="${px(x.at(point.x))}" cy="${px(y.at(point.y))}" r="4"><title>${count(point.x)} ${xLabel}: ${figure(point.y)} ${unit}</title></circle>`,
   )
   const last = own.at(-1)
   const label =
