@@ -75,10 +75,10 @@ function startThreads(config: AgentConfig, log: Logger): StartedThreads {
   const ready = threads.start(config.threads, {
     ...DEFAULT_PROXY,
     clusterId: config.clusterId,
-    // Plaintext that is passed on holds two descriptors; one pod may have half of all there are.
+    // One pod may have three quarters of all there are.
     maxConnections: Math.min(
       DEFAULT_PROXY.maxConnections,
-      Math.floor(descriptorLimit() / 4 / config.threads),
+      Math.floor((descriptorLimit() * 0.75) / config.threads),
     ),
     session: {
       ...DEFAULT_SESSION,

@@ -58,7 +58,7 @@ export function acceptCaptured(
     })
     return
   }
-  if (context.book.countOf(pod.uid) > context.options.maxConnections) {
+  if (context.book.descriptorsOf(pod.uid) > context.options.maxConnections) {
     socket.reset()
     connection.close(TOO_MANY)
     return

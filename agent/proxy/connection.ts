@@ -34,6 +34,8 @@ export class Connection implements ByteCounts {
   destination: ConnectionStart['destination']
   hboneAddress: string | undefined
   service: ServiceInfo | undefined
+  /** Descriptors that it holds. */
+  descriptors = 1
   /** Set when the connection was established; decides the word it ends with. */
   reason: Reason | undefined
   /** Ends the connection out of order, toward both sides. Set by whoever carries it. */
@@ -57,6 +59,12 @@ export class Connection implements ByteCounts {
   established(reason: Reason): void {
     this.reason = reason
     this.#book.events.opened(this.record())
+  }
+
+  /** It holds another descriptor. */
+  holdOneMore(): void {
+    this.descriptors++
+    this.#book.charge(this.podUid, 1)
   }
 
   /** It has ended; calls after the first are ignored. */
@@ -107,11 +115,19 @@ export class ConnectionBook {
   open(start: ConnectionStart): Connection {
     const connection = new Connection(start, this)
     this.#open.set(connection.id, connection)
-    this.#perPod.set(start.podUid, this.countOf(start.podUid) + 1)
+    this.charge(start.podUid, 1)
     return connection
   }
 
-  countOf(podUid: string): number {
+  /** Counts descriptors of a pod's. */
+  charge(podUid: string, descriptors: number): void {
+    const held = this.descriptorsOf(podUid) + descriptors
+    if (held > 0) this.#perPod.set(podUid, held)
+    else this.#perPod.delete(podUid)
+  }
+
+  /** Descriptors that the open connections of the pod hold: 0 when none is open. */
+  descriptorsOf(podUid: string): number {
     return this.#perPod.get(podUid) ?? 0
   }
 
@@ -122,9 +138,7 @@ export class ConnectionBook {
 
   closed(connection: Connection, record: ConnectionRecord): void {
     this.#open.delete(connection.id)
-    const left = this.countOf(connection.podUid) - 1
-    if (left > 0) this.#perPod.set(connection.podUid, left)
-    else this.#perPod.delete(connection.podUid)
+    this.charge(connection.podUid, -connection.descriptors)
     this.events.closed(record)
     for (const waiter of this.#waiters) if (this.#isEmpty(waiter.podUid)) waiter.done()
   }
@@ -152,6 +166,6 @@ export class ConnectionBook {
   }
 
   #isEmpty(podUid: string | undefined): boolean {
-    return (podUid === undefined ? this.#open.size : this.countOf(podUid)) === 0
+    return (podUid === undefined ? this.#open.size : this.descriptorsOf(podUid)) === 0
   }
 }

@@ -6,7 +6,7 @@ import { formatAddress, parseAddress, type SocketAddress } from '../../lib/addre
 import { Cancel } from '../../lib/cancel.ts'
 import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
 import { printable } from '../../lib/printable.ts'
-import { CODE } from '../hbone/protocol.ts'
+import { CODE, SessionError } from '../hbone/protocol.ts'
 import { ServerSession, type ConnectRequest } from '../hbone/server.ts'
 import { clientIdentity } from '../hbone/tls.ts'
 import type { TcpSocket } from '../io/tcp.ts'
@@ -36,6 +36,7 @@ export function acceptHbone(socket: TlsSocket, context: PodContext): ServerSessi
         peer: sourceIp,
         identity,
         err: errorText(error),
+        limit: error instanceof SessionError ? error.limit : undefined,
       })
     })
     return session
@@ -79,7 +80,7 @@ function accept(request: ConnectRequest, peer: Peer, context: PodContext): void 
   })
   connection.hboneAddress = formatAddress(peer.localIp, PORT.hbone)
   connection.cut = () => request.tunnel.reset(CODE.connectError)
-  if (context.book.countOf(context.pod.uid) > context.options.maxConnections) {
+  if (context.book.descriptorsOf(context.pod.uid) > context.options.maxConnections) {
     request.respond(503, [['culvert-error', TOO_MANY.errorCode]])
     connection.close(TOO_MANY)
     return

@@ -174,6 +174,7 @@ function openTunnel(
 async function inTheClear(attempt: Attempt, via: Via<'tcp'>): Promise<Failure | undefined> {
   const { app, connection, context, endpoint, hasOther, signal } = attempt
   connection.hboneAddress = undefined
+  if (connection.descriptors === 1) connection.holdOneMore()
   const { patienceMs } = context.options
   const limit = new Cancel(signal)
   const impatient = hasOther ? setTimeout(() => limit.abort(LATE), patienceMs) : undefined

@@ -47,6 +47,7 @@ async function carry(
     connection.close({ reason: decision.reason, error: decision.detail })
     return
   }
+  connection.holdOneMore()
   let app: TcpSocket
   try {
     const target = { ip, port, sourceIp: sourceIp === ip ? undefined : sourceIp, isLocal: true }

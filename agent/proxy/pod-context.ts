@@ -23,7 +23,10 @@ export interface ProxyOptions {
   readonly halfClosedMs: number
   /** A captured connection waits this long for its pod's first certificate, ms. */
   readonly certificateWaitMs: number
-  /** Connections of one pod on one thread: a pod must not use up the descriptors of all the others. */
+  /**
+   * Descriptors that the connections of one pod may hold on one thread, one each, and two where it is passed on in the
+   * clear: a pod must not use up those of all the others.
+   */
   readonly maxConnections: number
   readonly clusterId: string
 }

@@ -166,6 +166,10 @@ class TunnelRelay implements Relay, TcpOwner, TunnelHandlers {
   #settle(): void {
     if (!this.#app.isClosed || !this.#tunnel.isClosed) return
     this.#silence.end()
+    // What the application took last, or never took: the session's window is not its to keep.
+    const owed = this.#owed
+    this.#owed = 0
+    if (owed > 0) this.#tunnel.consumed(owed)
     this.#finish(this.#failure ?? {})
   }
 }
