@@ -33,7 +33,6 @@ export interface SessionOptions {
 /** What a peer can go over: an option of the session, or one of the constants below. */
 export type LimitName =
   | 'connectionWindow'
-  | 'streamWindow'
   | 'maxFrame'
   | 'maxHeaderList'
   | 'maxConcurrentStreams'

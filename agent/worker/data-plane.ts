@@ -16,6 +16,7 @@ import type {
   RouteQuestion,
   ToWorker,
 } from './messages.ts'
+import { Tally } from './tally.ts'
 
 export class DataPlane implements Control {
   readonly #options: ProxyOptions
@@ -24,19 +25,23 @@ export class DataPlane implements Control {
   readonly #pods = new Map<string, PodProxy>()
   readonly #questions = new Map<number, (decision: never) => void>()
   readonly #log: LogLine
+  readonly #tally = new Tally()
   #lastQuestion = 0
 
   constructor(options: ProxyOptions, post: (message: FromWorker) => void) {
-    this.#options = options
+    this.#options = { ...options, session: { ...options.session, observer: this.#tally } }
     this.#post = post
     this.#book = new ConnectionBook({
       opened: record => post({ type: 'opened', record }),
-      closed: record => post({ type: 'closed', record }),
+      closed: record => {
+        this.#tally.closed(record)
+        post({ type: 'closed', record })
+      },
     })
     this.#log = (level, message, fields) => post({ type: 'log', level, message, fields })
   }
 
-  /** What the thread has counted; told to the main thread every now and then by its owner. */
+  /** What the thread has counted, totals since the last call; told to the main thread every now and then by its owner. */
   counters(): Extract<FromWorker, { type: 'counters' }> {
     let sessions = 0
     const dialled: Record<string, number> = {}
@@ -46,7 +51,7 @@ export class DataPlane implements Control {
     }
     return {
       type: 'counters',
-      counters: { connections_open: this.#book.size, hbone_sessions: sessions },
+      counters: { connections_open: this.#book.size, hbone_sessions: sessions, ...this.#tally.take() },
       dialled,
     }
   }

@@ -177,6 +177,7 @@ export type FromWorker =
     }
   | {
       readonly type: 'counters'
+      /** Levels, and increments of what ends in `_total`; names may carry labels: `name_total{label="value"}`. */
       readonly counters: Record<string, number>
       /** Connections made out of each pod's namespace so far, by pod uid. */
       readonly dialled: Record<string, number>

@@ -128,6 +128,38 @@ await t.test("threads' totals add up, their levels are summed, and a dead thread
   t.ok((await metrics.text()).match(/^culvert_dataplane_/gm)!.length <= 256)
 })
 
+await t.test(
+  "threads' totals with labels are one metric, however they come, and bounded together",
+  async t => {
+    const metrics = new AgentMetrics({ version: '1' })
+    metrics.threadCounters(1, { 'ended_total{by="us",code="A"}': 2, other_total: 1 })
+    metrics.threadCounters(2, {
+      'ended_total{by="peer",code="B.1-x"}': 1,
+      'ended_total{by="us",code="A"}': 3,
+    })
+    const bad = [
+      '{}',
+      '{by}',
+      '{by="us"',
+      '{by="a"b"}',
+      '{by="a\\n"}',
+      '{By="a"}',
+      '{by="a",}',
+      `{by="${'a'.repeat(65)}"}`,
+    ]
+    for (const labels of bad) metrics.threadCounters(1, { [`ended_total${labels}`]: 1 })
+    const lines = (await metrics.text()).split('\n').filter(line => line.includes('_ended_total'))
+    t.strictSame(lines, [
+      '# HELP culvert_dataplane_ended_total Counted by the data-plane threads',
+      '# TYPE culvert_dataplane_ended_total counter',
+      'culvert_dataplane_ended_total{by="us",code="A"} 5',
+      'culvert_dataplane_ended_total{by="peer",code="B.1-x"} 1',
+    ])
+    for (let at = 0; at < 1000; at++) metrics.threadCounters(1, { [`ended_total{by="n${at}"}`]: 1 })
+    t.ok((await metrics.text()).match(/^culvert_dataplane_/gm)!.length <= 256)
+  },
+)
+
 await t.test('the process says what it uses, and every line is in the text format', async t => {
   const text = await new AgentMetrics({ version: '1' }).text()
   for (const name of [
