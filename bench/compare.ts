@@ -7,7 +7,7 @@ import { stripVTControlCharacters, styleText } from 'node:util'
 import { printable } from '../lib/printable.ts'
 import { ARM_NAMES, type ArmName, type BenchRun, type MetricInfo } from './model.ts'
 import { change, figure, NO_FIGURE, plusMinus } from './report-numbers.ts'
-import { BASES, roundsOf } from './report-summary.ts'
+import { BASES, OURS, roundsOf } from './report-summary.ts'
 import { geometricMean, relativeRange, spreadOf, type Spread } from './stats.ts'
 
 export type ComparisonVerdict =
@@ -32,8 +32,26 @@ export interface Comparison {
   readonly verdict: ComparisonVerdict
 }
 
-/** Every metric and arm that both runs have, in the later one's order. */
+/** Every metric and arm that both runs have, in the later one's order, then the parts measured by themselves. */
 export function comparisonsOf(before: BenchRun, after: BenchRun): Comparison[] {
+  return [...metricsOf(before, after), ...partsOf(before, after)]
+}
+
+/** There is nothing beside a part that would tell what the machine did. */
+function partsOf(before: BenchRun, after: BenchRun): Comparison[] {
+  return (after.micro ?? []).flatMap(({ id, title, unit = '', samples, about }) => {
+    const was = before.micro?.find(part => part.id === id)
+    const metric: MetricInfo = { id, title, unit: `${unit}/s`, better: 'higher', command: '', about }
+    return comparePair(OURS, was?.samples ?? [], samples).map(pair => ({
+      metric,
+      ...pair,
+      normalised: undefined,
+      verdict: verdictOf(metric, pair, pair.change),
+    }))
+  })
+}
+
+function metricsOf(before: BenchRun, after: BenchRun): Comparison[] {
   return after.metrics.flatMap(metric => {
     const known = ARM_NAMES.flatMap(arm => pairOf(before, after, metric.id, arm))
     const drift = known.filter(({ arm }) => BASES.some(base => base === arm)).map(({ change }) => change)
@@ -47,12 +65,13 @@ export function comparisonsOf(before: BenchRun, after: BenchRun): Comparison[] {
 
 type Pair = Pick<Comparison, 'arm' | 'before' | 'after' | 'change'>
 
-/** None or one. Medians of 0 have no ratio, and are left out. */
 function pairOf(before: BenchRun, after: BenchRun, metric: string, arm: ArmName): Pair[] {
-  const [was, is] = [before, after].map(run => [...roundsOf(run, metric, arm).values()]) as [
-    number[],
-    number[],
-  ]
+  const [was, is] = [before, after].map(run => [...roundsOf(run, metric, arm).values()])
+  return comparePair(arm, was!, is!)
+}
+
+/** None or one: without samples on both sides, or with a median of 0, there is no ratio. */
+function comparePair(arm: ArmName, was: readonly number[], is: readonly number[]): Pair[] {
   if (was.length === 0 || is.length === 0) return []
   const [from, to] = [spreadOf(was), spreadOf(is)]
   if (!(from.median > 0) || !(to.median > 0)) return []
@@ -85,7 +104,7 @@ export function compareRuns(before: BenchRun, after: BenchRun, colour = false): 
   const lines = [`before  ${runLine(before)}`, `after   ${runLine(after)}`]
   for (const warning of differencesOf(before, after)) lines.push(paint('yellow', warning))
   if (comparisons.length === 0)
-    return `${[...lines, '', 'the runs have no metric and arm in common'].join('\n')}\n`
+    return `${[...lines, '', 'the runs have nothing measured in common'].join('\n')}\n`
 
   const head = ['', 'before', 'after', 'change', 'normalised', '']
   const rows = comparisons.map(each => [

@@ -7,7 +7,12 @@ import { parseRun, readRun } from '../../bench/report-file.ts'
 import { benchRun, HOSTILE, metricInfo, samplesOf, type Measured } from '../helpers/bench-run.ts'
 
 function runOf(measured: Measured, more: Partial<BenchRun> = {}): BenchRun {
-  return benchRun({ metrics: [metricInfo('bulk-1')], samples: samplesOf('bulk-1', measured), ...more })
+  return benchRun({
+    micro: [],
+    metrics: [metricInfo('bulk-1')],
+    samples: samplesOf('bulk-1', measured),
+    ...more,
+  })
 }
 
 function of(before: Measured, after: Measured, arm: ArmName = 'culvert') {
@@ -53,7 +58,19 @@ await t.test('a single round says nothing of noise', async t => {
 
 await t.test('only what both runs have is compared', async t => {
   t.strictSame(comparisonsOf(runOf({ nginx: [1, 2] }), runOf({ culvert: [1, 2] })), [])
-  t.match(compareRuns(runOf({ nginx: [1] }), runOf({ culvert: [1] })), 'no metric and arm in common')
+  t.match(compareRuns(runOf({ nginx: [1] }), runOf({ culvert: [1] })), 'nothing measured in common')
+})
+
+await t.test('parts measured by themselves are compared by their samples', async t => {
+  const part = { id: 'p', title: 'a part', about: 'Does a thing.', opsPerSecond: 10 }
+  const run = (samples: number[]) => runOf({}, { metrics: [], micro: [{ ...part, samples }] })
+  t.match(comparisonsOf(run([10, 10.1, 9.9]), run([20, 20.1, 20.2])), [
+    { metric: { id: 'p', unit: '/s' }, arm: 'culvert', normalised: undefined, verdict: 'better' },
+  ])
+  t.match(
+    compareRuns(run([10, 10]), run([5, 5])),
+    /a part, \/s, higher is better\n +culvert .*−50\.0%.* worse/,
+  )
 })
 
 await t.test('the text names both runs, every change and what it is worth', async t => {
