@@ -3,6 +3,7 @@ import { availableParallelism, hostname } from 'node:os'
 import { LOG_LEVELS, type LogLevel } from '../lib/log.ts'
 import { Settings } from '../lib/settings.ts'
 import { PORT } from './ports.ts'
+import { TUNNEL_HELP, tunnelConfigFrom, type TunnelConfig } from './tunnel-config.ts'
 
 export interface AgentConfig {
   readonly nodeName: string
@@ -34,10 +35,7 @@ export interface AgentConfig {
   readonly unknownHoldMs: number
   /** The discovery server knows Culvert's own types; false opposite an istiod. */
   readonly culvertTypes: boolean
-  /** Session settings; 0 keeps the default. */
-  readonly streamWindow: number
-  readonly connectionWindow: number
-  readonly maxFrame: number
+  readonly tunnel: TunnelConfig
 }
 
 /** Name, default and meaning of each setting, for `--help`. */
@@ -63,9 +61,7 @@ export const SETTINGS_HELP: readonly (readonly [name: string, fallback: string, 
   ['CONNECTION_TERMINATION_DEADLINE', '', 'how long exactly, instead'],
   ['UNKNOWN_HOLD', '1s', 'wait for discovery when an address of the cluster is not known yet'],
   ['CULVERT_TYPES', 'true', "false when the discovery server is an istiod, which lacks Culvert's types"],
-  ['HTTP2_STREAM_WINDOW_SIZE', '4194304', 'bytes'],
-  ['HTTP2_CONNECTION_WINDOW_SIZE', '16777216', 'bytes'],
-  ['HTTP2_FRAME_SIZE', '1048576', 'largest frame taken, bytes'],
+  ...TUNNEL_HELP,
 ]
 
 /** Reads and checks everything. Throws one `CONFIG` error that names every problem. */
@@ -100,9 +96,7 @@ export function configFrom(env: Readonly<Record<string, string | undefined>>): A
     ),
     unknownHoldMs: settings.durationMs('UNKNOWN_HOLD', 1000),
     culvertTypes: settings.boolean('CULVERT_TYPES', true),
-    streamWindow: settings.integer('HTTP2_STREAM_WINDOW_SIZE', 4 * 1024 * 1024, 65_535, 0x7fff_ffff),
-    connectionWindow: settings.integer('HTTP2_CONNECTION_WINDOW_SIZE', 16 * 1024 * 1024, 65_536, 0x7fff_ffff),
-    maxFrame: settings.integer('HTTP2_FRAME_SIZE', 1024 * 1024, 16_384, 16_777_215),
+    tunnel: tunnelConfigFrom(settings),
   }
   for (const [name, url] of [
     ['XDS_ADDRESS', config.xdsAddress],

@@ -7,7 +7,6 @@ import { createLogger, type Logger } from '../lib/log.ts'
 import { errorText } from '../lib/errors.ts'
 import { VERSION } from '../lib/version.ts'
 import type { AgentConfig } from './config.ts'
-import { DEFAULT_SESSION } from './hbone/limits.ts'
 import { ThreadHeaps } from './observe/thread-heaps.ts'
 import { DEFAULT_PROXY } from './proxy/pod-context.ts'
 import { descriptorLimit } from './sys/fd.ts'
@@ -73,19 +72,13 @@ function startThreads(config: AgentConfig, log: Logger): StartedThreads {
     log.child({ component: 'data-plane' }),
   )
   const ready = threads.start(config.threads, {
-    ...DEFAULT_PROXY,
+    ...config.tunnel,
     clusterId: config.clusterId,
     // One pod may have three quarters of all there are.
     maxConnections: Math.min(
       DEFAULT_PROXY.maxConnections,
       Math.floor((descriptorLimit() * 0.75) / config.threads),
     ),
-    session: {
-      ...DEFAULT_SESSION,
-      streamWindow: config.streamWindow,
-      connectionWindow: config.connectionWindow,
-      maxFrame: config.maxFrame,
-    },
   })
   ready.catch(() => undefined) // whoever starts the agent waits for it, but may come to that only later
   return {

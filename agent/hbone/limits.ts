@@ -24,7 +24,7 @@ export interface SessionOptions {
   readonly pingIntervalMs: number
   /** Silence after that PING which ends the session, ms. */
   readonly pingTimeoutMs: number
-  /** From TCP connect to the peer's SETTINGS, ms. */
+  /** From the handshake to the peer's SETTINGS and its acknowledgement of ours, ms (RFC 9113 §6.5.3). */
   readonly prefaceTimeoutMs: number
   /** Hears of what ends and what is refused, for who counts it. */
   readonly observer?: SessionObserver | undefined

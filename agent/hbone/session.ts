@@ -50,6 +50,8 @@ export abstract class Session implements FrameSink, TransportSink {
   #dataTarget: Tunnel | undefined
   #dataDropped = 0
   #settingsTimer: NodeJS.Timeout | undefined
+  /** The peer has acknowledged our SETTINGS. */
+  #isAcknowledged = false
   #isClosed = false
   #closeError: Error | undefined
   /** What the peer's GOAWAY said. */
@@ -73,9 +75,11 @@ export abstract class Session implements FrameSink, TransportSink {
     this.#settingsTimer = setTimeout(
       () =>
         this.fail(
-          new SessionError(CODE.settingsTimeout, `no SETTINGS within ${options.prefaceTimeoutMs} ms`, {
-            limit: 'prefaceTimeoutMs',
-          }),
+          new SessionError(
+            CODE.settingsTimeout,
+            `${this.peer.hasCome ? 'SETTINGS not acknowledged' : 'no SETTINGS'} within ${options.prefaceTimeoutMs} ms`,
+            { limit: 'prefaceTimeoutMs' },
+          ),
         ),
       options.prefaceTimeoutMs,
     )
@@ -314,7 +318,11 @@ export abstract class Session implements FrameSink, TransportSink {
   }
 
   settings(isAck: boolean, payload: Buffer): void {
-    if (isAck) return
+    if (isAck) {
+      this.#isAcknowledged = true
+      if (this.peer.hasCome) clearTimeout(this.#settingsTimer)
+      return
+    }
     this.spend('SETTINGS')
     const streamsBefore = this.peer.maxStreams
     const windowChange = this.peer.apply(payload)
@@ -331,7 +339,7 @@ export abstract class Session implements FrameSink, TransportSink {
     this.writer.settingsAck()
     if (!this.peer.hasCome) {
       this.peer.hasCome = true
-      clearTimeout(this.#settingsTimer)
+      if (this.#isAcknowledged) clearTimeout(this.#settingsTimer)
       this.peerReady()
     } else if (this.peer.maxStreams > streamsBefore) this.streamGone()
     this.#flow.pump()

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { availableParallelism } from 'node:os'
 import { configFrom } from '../../agent/config.ts'
+import { TUNNEL_HELP } from '../../agent/tunnel-config.ts'
 
 const threadsOf = (THREADS?: string) => configFrom({ POD_SOURCE: 'static:/pods.json', THREADS }).threads
 
@@ -16,6 +17,34 @@ await t.test('every problem is named at once', t => {
   t.throws(() => configFrom({ XDS_ADDRESS: 'http://ca:15012', THREADS: 'x' }), {
     code: 'CONFIG',
     message: /^(?=.*POD_SOURCE)(?=.*THREADS)(?=.*XDS_ADDRESS)/s,
+  })
+  t.end()
+})
+
+await t.test('every timeout and limit of the tunnel can be set, and has a name in the help', t => {
+  const env = Object.fromEntries(
+    TUNNEL_HELP.map(([name, fallback]) => [
+      name,
+      /^\d+$/.test(fallback) ? `${Number(fallback) + 1}` : '1234ms',
+    ]),
+  )
+  const { tunnel } = configFrom({ POD_SOURCE: 'static:/pods.json', ...env })
+  t.match(tunnel, {
+    session: {
+      streamWindow: 4_194_305,
+      connectionWindow: 16_777_217,
+      maxFrame: 1_048_577,
+      prefaceTimeoutMs: 1234,
+      pingIntervalMs: 1234,
+      pingTimeoutMs: 1234,
+    },
+    pool: { maxStreams: 101, idleMs: 1234 },
+    connectTimeoutMs: 1234,
+    handshakeTimeoutMs: 1234,
+    responseTimeoutMs: 1234,
+    patienceMs: 1234,
+    halfClosedMs: 1234,
+    certificateWaitMs: 1234,
   })
   t.end()
 })

@@ -2,10 +2,10 @@ import t from 'tap'
 import { ClientSession } from '../../agent/hbone/client.ts'
 import { HpackDecoder } from '../../agent/hbone/hpack/decoder.ts'
 import { DEFAULT_SESSION } from '../../agent/hbone/limits.ts'
-import { CODE, FLAG, FRAME, MAX_WINDOW, SETTING } from '../../agent/hbone/protocol.ts'
+import { CODE, FLAG, FRAME, MAX_WINDOW, PREFACE, SETTING } from '../../agent/hbone/protocol.ts'
 import { ServerSession } from '../../agent/hbone/server.ts'
 import { decodeList } from '../helpers/hpack.ts'
-import { data, frame, rst, settings, type RawPeer } from '../helpers/raw-peer.ts'
+import { data, frame, rst, RawPeer, settings } from '../helpers/raw-peer.ts'
 import { TARGET, inState, probeClient, probeServer, verdict } from '../helpers/foreign-session.ts'
 import { socketPair } from '../helpers/tcp.ts'
 
@@ -89,6 +89,22 @@ for (const role of ['server', 'client'] as const) {
     far.resume()
     const error = await new Promise(resolve => session.onClosed(resolve))
     t.match(error, { h2Code: CODE.settingsTimeout, message: /no SETTINGS within 30 ms/ })
+  })
+
+  await t.test(`§6.5.3 so it does when its own are not acknowledged in time (${role})`, async t => {
+    const [near, far] = await socketPair(t)
+    far.on('error', () => undefined)
+    const options = { ...DEFAULT_SESSION, prefaceTimeoutMs: 30 }
+    const session =
+      role === 'server'
+        ? new ServerSession(near, options, () => t.fail('a request'))
+        : new ClientSession(near, options)
+    new RawPeer(far, { isServer: role === 'client' }).send(
+      ...(role === 'server' ? [PREFACE] : []),
+      settings(),
+    )
+    const error = await new Promise(resolve => session.onClosed(resolve))
+    t.match(error, { h2Code: CODE.settingsTimeout, message: /not acknowledged within 30 ms/ })
   })
 }
 

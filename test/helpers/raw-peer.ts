@@ -83,9 +83,9 @@ export class RawPeer {
     socket.on('close', gone)
   }
 
-  /** Preface and SETTINGS of a client. */
+  /** Preface and SETTINGS of a client, and its acknowledgement of the other side's, which come at once. */
   hello(...pairs: [id: number, value: number][]): this {
-    return this.send(PREFACE, settings(...pairs))
+    return this.send(PREFACE, settings(...pairs), frame(FRAME.settings, FLAG.ack, 0))
   }
 
   send(...frames: Uint8Array[]): this {
