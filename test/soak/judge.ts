@@ -14,19 +14,20 @@ const CUT_EARLY_MS = 700
 const MORE_DESCRIPTORS = 24
 const MORE_THREADS = 4
 /** Of a process's life: its caches fill, its heap finds its size. */
-const WARM_UP_MS = 45_000
+const WARM_UP_MS = 60_000
+const WARM_UP_PART = 0.3
 /** Less than this says nothing about growth. */
 const ENOUGH_MS = 60_000
 const MIB = 1024 * 1024
 /** A heap under load moves between a few sizes, and the straight line with it. */
-const MAX_GROWTH_BYTES = 16 * MIB
-const MAX_GROWTH_PART = 0.12
+const MAX_GROWTH_BYTES = 24 * MIB
+const MAX_GROWTH_PART = 0.2
 
 /** Reports whether a disturbance accounts for the failure: the connection was open, and through that agent's hands. */
 export function isExplained(
   { startedAtMs, failedAtMs }: TrafficFailure,
   deeds: readonly Deed[],
-  graceMs: number,
+  drainMs: number,
 ): boolean {
   return deeds.some(({ kind, struckAtMs, endedAtMs }) => {
     if (kind === 'kill-agent')
@@ -39,7 +40,7 @@ export function isExplained(
     // The old agent takes no new connection from the moment on that its grace begins.
     const livedMs = failedAtMs - startedAtMs
     return (
-      livedMs >= graceMs - CUT_EARLY_MS &&
+      livedMs >= drainMs - CUT_EARLY_MS &&
       failedAtMs >= struckAtMs &&
       failedAtMs <= endedAtMs + NOTED_WITHIN_MS
     )
@@ -61,7 +62,8 @@ export function trendsOf(samples: readonly Sample[]): Trend[] {
   const byProcess = Map.groupBy(samples, ({ part, pid }) => `${part} ${pid}`)
   return [...byProcess.values()].flatMap(all => {
     const { part, pid, atMs: bornAtMs } = all[0]!
-    const warm = all.filter(({ atMs }) => atMs >= bornAtMs + WARM_UP_MS)
+    const warmUpMs = Math.max(WARM_UP_MS, (all.at(-1)!.atMs - bornAtMs) * WARM_UP_PART)
+    const warm = all.filter(({ atMs }) => atMs >= bornAtMs + warmUpMs)
     const fromMs = warm[0]?.atMs ?? 0
     const toMs = warm.at(-1)?.atMs ?? 0
     if (toMs - fromMs < ENOUGH_MS) return []

@@ -58,7 +58,9 @@ export interface SoakReport {
   readonly wrong: readonly string[]
 }
 
-const GRACE_SECONDS = 2
+const GRACE_SECONDS = 3
+/** An agent keeps the last second of its grace for itself. */
+const DRAIN_MS = (GRACE_SECONDS - 1) * 1000
 /** Long enough for every kind of traffic to have come by. */
 const PRIME_MS = 1000
 const SAMPLE_MS = 1000
@@ -131,7 +133,7 @@ class Soak {
     watching.abort()
     await watch
     const failures = results.flatMap(result => result.failures)
-    const unexplained = failures.filter(failure => !isExplained(failure, this.#deeds, GRACE_SECONDS * 1000))
+    const unexplained = failures.filter(failure => !isExplained(failure, this.#deeds, DRAIN_MS))
     const trends = trendsOf(this.#samples)
     this.#wrong.push(
       ...failureProblems(unexplained, startedAtMs),

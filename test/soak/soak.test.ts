@@ -1,0 +1,20 @@
+import t from 'tap'
+import { htmlOf } from './plot.ts'
+import { soak } from './soak.ts'
+import { summaryOf } from './summary.ts'
+
+await t.test(
+  'traffic of every kind lives through all that is done to the mesh, and leaves nothing behind',
+  { timeout: 110_000 },
+  async t => {
+    const { signal } = new AbortController()
+    const report = await soak({ seconds: 12, everySeconds: 2.4, ttlSeconds: 20, seed: 20_261_124, signal })
+    t.strictSame(report.wrong, [])
+    t.strictSame(
+      new Set(report.deeds.map(({ kind }) => kind)),
+      new Set(['replace-agent', 'kill-agent', 'churn', 'stop-ca']),
+    )
+    t.match(summaryOf(report), /everything is accounted for\n$/)
+    t.match(htmlOf(report), /<svg .*<polyline/s)
+  },
+)
