@@ -79,7 +79,7 @@ export class PodLife {
   #applied: Enrolment | undefined
   /** It has left the mesh, and its listeners are still served. */
   #lingering: { readonly netnsFd: number; readonly timer: NodeJS.Timeout } | undefined
-  readonly #beginning: Beginning
+  #beginning: Beginning
   /** Rules and listeners of an agent before this one. */
   #mayHaveRemains: boolean
   /** Peers tunnel to it: nothing said of it from now on may make them stop, short of leaving the mesh. */
@@ -234,7 +234,8 @@ export class PodLife {
     await applyRedirect(netnsFd, enrolment)
     this.#applied = enrolment
     guard.watch(uid, netnsFd, enrolment, this.pod)
-    this.#be(this.#hasBeenIn ? 'drifted' : 'pending', 'captured; waiting for a certificate')
+    if (!certificates.certificate(uid))
+      this.#be(this.#hasBeenIn ? 'drifted' : 'pending', 'captured; waiting for a certificate')
     this.#settled.resolve() // protected: nothing passes in the clear any more
     await this.#certified(signal)
     this.#be('enrolled', enrolment.problems.join('; '))
@@ -245,6 +246,8 @@ export class PodLife {
   }
 
   async #leave(): Promise<void> {
+    // It goes on by itself from here: should it come in one day, its connections do not wait for its certificate.
+    if (this.#beginning === 'new') this.#beginning = 'running'
     const netnsFd = this.#netnsFd
     this.#be('not-enrolled', '')
     if (netnsFd === undefined) {

@@ -1,6 +1,8 @@
+import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { holdConnection, startLoad } from '../../lab/demo/clients.ts'
 import { accessLog, httpGet, podNamed, until } from '../../lab/demo/facts.ts'
+import { logPath } from '../../lab/names.ts'
 import { idlePod, labFor } from '../helpers/lab.ts'
 
 /** See EXIT CODES in curl(1). */
@@ -47,6 +49,24 @@ await t.test(
     t.match(rules, /pre-enrolment[^]*?counted: [1-9]/, 'what was open is counted as such')
   },
 )
+
+await t.test('a pod that has run outside the mesh is captured only once it has its certificate', async t => {
+  await lab.annotate('namespace/legacy', { 'culvert.dev/mesh': null })
+  await lab.addPods(idlePod('late', 'legacy', 'old', 'node-a'))
+  await lab.waitForPod('late', ['not-enrolled'])
+  await lab.annotate('namespace/legacy', { 'culvert.dev/mesh': 'enabled' })
+  await lab.waitForPod('late', ['enrolled'])
+  const states = readFileSync(logPath(lab.paths, 'agent-node-a'), 'utf8')
+    .split('\n')
+    .filter(line => line.includes('"legacy/late"') && line.includes('pod state'))
+    .map(line => JSON.parse(line) as { state: string; detail?: string })
+  t.match(states.slice(-2), [
+    { state: 'pending', detail: 'waiting for a certificate; not captured yet' },
+    { state: 'enrolled' },
+  ])
+  await lab.delPod('late', 0)
+  await lab.waitForPod('old', ['enrolled'])
+})
 
 await t.test('it is un-enrolled: open tunnels live on, no new connection fails, the rules go', async t => {
   const held = await Promise.all(Array.from({ length: 5 }, () => holdConnection(lab, 'client', old.ip, 7000)))
