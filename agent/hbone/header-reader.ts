@@ -84,7 +84,7 @@ function isFieldName(name: string): boolean {
 function isFieldValue(value: string): boolean {
   for (let at = 0; at < value.length; at++) {
     const char = value.charCodeAt(at)
-    if (char === 0 || char === 0x0a || char === 0x0d) return false
+    if (char <= 0x0d && (char === 0 || char === 0x0a || char === 0x0d)) return false
   }
   return !isBlank(value.charCodeAt(0)) && !isBlank(value.charCodeAt(value.length - 1))
 }
