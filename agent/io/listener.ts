@@ -7,11 +7,11 @@ import { lastErrno, libc, syscallError } from '../sys/libc.ts'
 import { decodeSockaddr, SOCKADDR_BYTES } from '../sys/sockaddr.ts'
 import { loop, type Watcher } from './loop.ts'
 
-const { EAGAIN, EINTR, ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM } = constants.errno
+const { EAGAIN, EINTR, ECONNABORTED } = constants.errno
 const SOCK_CLOEXEC_NONBLOCK = 0o2000000 | 0o4000
 /** Connections taken before others have their turn. */
 const AT_ONCE = 64
-/** Out of descriptors or memory: the queue is looked at again after a while, and not without end. */
+/** Out of descriptors, for one: the queue is looked at again after a while, and not without end. */
 const PAUSE_MS = 50
 
 /** Who is at the other end of a connection is told with it: afterwards it may be gone. */
@@ -53,7 +53,7 @@ export class Listener implements Watcher {
       if (errno === EAGAIN) return
       if (errno === EINTR || errno === ECONNABORTED) continue
       this.#failed(syscallError(errno, 'accept'))
-      if (errno !== EMFILE && errno !== ENFILE && errno !== ENOBUFS && errno !== ENOMEM) return
+      if (this.#isClosed) return
       loop.change(this.#fd, 0)
       this.#pause = setTimeout(() => loop.change(this.#fd, EPOLLIN), PAUSE_MS)
       return

@@ -11,10 +11,7 @@ import { Epoll, EPOLLIN } from '../sys/epoll.ts'
 import { nodeBackendFd } from '../sys/node-loop.ts'
 
 export interface Watcher {
-  /**
-   * `events`: EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP. Must not throw. A number that was closed and given to another
-   * descriptor at once may bring it an event that was not meant for it: what is told must be looked at.
-   */
+  /** `events`: EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP. What it throws is nobody's: it goes to the process, and the loop goes on. */
   ready(events: number): void
 }
 
@@ -35,6 +32,9 @@ const serveMicrotasks: (() => void) | undefined = (process as unknown as { _tick
 
 export class EventLoop {
   readonly #watchers: (Watcher | undefined)[] = []
+  /** By which an event is told from one that was meant for an earlier descriptor of the same number. */
+  readonly #tags: number[] = []
+  #lastTag = 0
   #epoll: Epoll | undefined
   #count = 0
   #nodeFd: number | undefined
@@ -47,7 +47,10 @@ export class EventLoop {
 
   /** Starts to watch a descriptor, which the caller closes after `remove`. Throws `SYSCALL`. */
   add(fd: number, events: number, watcher: Watcher): void {
-    this.#open().add(fd, events)
+    const tag = (this.#lastTag + 1) | 0
+    this.#open().add(fd, events, tag)
+    this.#lastTag = tag
+    this.#tags[fd] = tag
     this.#watchers[fd] = watcher
     this.#count++
     this.#schedule()
@@ -55,7 +58,7 @@ export class EventLoop {
 
   /** Throws `SYSCALL`. */
   change(fd: number, events: number): void {
-    this.#epoll!.change(fd, events)
+    this.#epoll!.change(fd, events, this.#tags[fd])
   }
 
   /** Stops to watch a descriptor that lives on. Throws `SYSCALL`. */
@@ -111,28 +114,46 @@ export class EventLoop {
     const epoll = this.#open()
     let waitMs = 0
     if (this.#quick > 0) this.#quick--
-    else {
+    else if (this.#count > 0) {
       waitMs = this.#nodeFd === undefined ? BLIND_WAIT_MS : LONGEST_WAIT_MS
       this.#quick = QUICK_TURNS
     }
-    const until = performance.now() + SLICE_MS
+    const start = performance.now()
+    let spentMs = 0
     do {
       const again = this.#again
       if (again.length > 0) {
         this.#again = []
-        for (const callback of again) callback()
+        for (const callback of again) this.#call(callback)
         this.#afterwards()
       }
-      const count = epoll.wait(this.#again.length > 0 ? 0 : waitMs)
+      const count = epoll.wait(this.#again.length > 0 ? 0 : Math.max(0, waitMs - Math.floor(spentMs)))
       let isNodeReady = this.#nodeFd === undefined
       for (let at = 0; at < count; at++) {
         const fd = epoll.fdAt(at)
         if (fd === this.#nodeFd) isNodeReady = true
-        else this.#watchers[fd]?.ready(epoll.eventsAt(at))
+        else if (this.#tags[fd] === epoll.tagAt(at)) this.#tell(fd, epoll.eventsAt(at))
       }
       this.#afterwards()
       if (isNodeReady || waitMs === 0 || this.#count === 0) return
-    } while (performance.now() < until)
+      spentMs = performance.now() - start
+    } while (spentMs < SLICE_MS)
+  }
+
+  #tell(fd: number, events: number): void {
+    try {
+      this.#watchers[fd]?.ready(events)
+    } catch (err) {
+      escape(err)
+    }
+  }
+
+  #call(callback: () => void): void {
+    try {
+      callback()
+    } catch (err) {
+      escape(err)
+    }
   }
 
   #afterwards(): void {
@@ -140,13 +161,20 @@ export class EventLoop {
       while (this.#after.length > 0) {
         const after = this.#after
         this.#after = this.#served // two that take turns, instead of a new one each time
-        for (const callback of after) callback()
+        for (const callback of after) this.#call(callback)
         after.length = 0
         this.#served = after
       }
-      serveMicrotasks?.()
+      if (serveMicrotasks) this.#call(serveMicrotasks)
     } while (this.#after.length > 0)
   }
+}
+
+/** To whoever hears of uncaught exceptions, once those have been served who had no part in it. */
+function escape(err: unknown): void {
+  setImmediate(() => {
+    throw err
+  })
 }
 
 /** This thread's. */

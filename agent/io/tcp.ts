@@ -8,7 +8,7 @@
  * one `epoll_ctl`, however often it is paused.
  */
 import { constants } from 'node:os'
-import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP } from '../sys/epoll.ts'
+import { EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP } from '../sys/epoll.ts'
 import { closeFd } from '../sys/fd.ts'
 import { errnoName, lastErrno, libc } from '../sys/libc.ts'
 import { setLinger, socketError } from '../sys/sockopt.ts'
@@ -18,7 +18,7 @@ import { loop, type Watcher } from './loop.ts'
 export interface TcpOwner {
   /** There are bytes, or the end, to read. Told again until `read` has given `NOTHING` or less than was asked for, unless `pause`d. */
   readable(): void
-  /** What the kernel had not taken is with it now. */
+  /** The kernel has taken more of what was kept, `queued` says how much is left; or the connection that was begun stands. */
   drained(): void
   /** The connection is lost; the socket is closed. */
   failed(error: SocketFailure): void
@@ -39,7 +39,7 @@ export class SocketFailure extends Error {
 const { EAGAIN, EINTR, EINPROGRESS } = constants.errno
 const MSG_NOSIGNAL = 0x4000 // sys/socket.h
 const SHUT_WR = 1
-const EVERYTHING = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+const EVERYTHING = EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET
 /** What `read` gives when there is nothing to read now; the owner is told when there is. */
 export const NOTHING = -1
 
@@ -51,8 +51,8 @@ export class TcpSocket implements Watcher {
   /** There may be something to read: the kernel has said so, and no read has found the end of it. */
   #mayRead = false
   #isReadPlanned = false
-  /** The end has come, behind what is still to be read. */
-  #hasPeerEnded = false
+  /** A read that gives less than was asked for has not found all there is: the end is behind it, or an urgent byte. */
+  #isMoreBehind = false
   #queue: Buffer[] = []
   #queued = 0
   #isEnding = false
@@ -121,8 +121,8 @@ export class TcpSocket implements Watcher {
   read(into: Buffer, most: number): number {
     if (this.#fd < 0) return NOTHING
     const count = libc.recv(this.#fd, into, most, 0)
-    // Less than was asked for is all there was (epoll(7), "Do I need to continuously read"), but for the end behind it.
-    if (count < most && !(this.#hasPeerEnded && count > 0)) this.#mayRead = false
+    // Less than was asked for is all there was (epoll(7), "Do I need to continuously read"), with two exceptions.
+    if (count < most && !(this.#isMoreBehind && count > 0)) this.#mayRead = false
     if (count >= 0) return count
     const errno = lastErrno()
     if (errno !== EAGAIN && errno !== EINTR) this.#fail(new SocketFailure(errno, 'read'))
@@ -133,7 +133,7 @@ export class TcpSocket implements Watcher {
   write(bytes: Buffer): boolean {
     if (this.#fd < 0 || this.#isEnding) return true
     let from = 0
-    if (this.#queued === 0) {
+    if (this.#queued === 0 && !this.#isConnecting) {
       from = this.#send(bytes)
       if (from === bytes.length || this.#fd < 0) return true
     }
@@ -147,11 +147,12 @@ export class TcpSocket implements Watcher {
     if (this.#fd < 0 || this.#isEnding) return
     this.#isEnding = true
     this.#onEnded = ended
-    if (this.#queued === 0) this.#shutdown()
+    if (this.#queued === 0 && !this.#isConnecting) this.#shutdown()
   }
 
   /** Gives the descriptor to another, with nothing queued; the owner hears nothing more. */
   detach(): number {
+    this.#failure = undefined
     const fd = this.#fd
     this.#fd = -1
     if (fd >= 0) loop.remove(fd)
@@ -184,7 +185,7 @@ export class TcpSocket implements Watcher {
     if ((events & EPOLLOUT) !== 0) this.#writable()
     if ((events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP)) === 0 || this.#fd < 0) return
     this.#mayRead = true
-    if ((events & EPOLLRDHUP) !== 0) this.#hasPeerEnded = true
+    if ((events & (EPOLLRDHUP | EPOLLPRI)) !== 0) this.#isMoreBehind = true
     if (this.#isReading) this.#read()
   }
 
@@ -204,12 +205,9 @@ export class TcpSocket implements Watcher {
   }
 
   #writable(): void {
-    if (this.#isConnecting) {
-      this.#isConnecting = false
-      this.#owner.drained()
-      return
-    }
-    if (this.#queue.length === 0) return
+    const stands = this.#isConnecting
+    this.#isConnecting = false
+    if (this.#queue.length === 0 && !stands) return
     while (this.#queue.length > 0) {
       const first = this.#queue[0]!
       const sent = this.#send(first)

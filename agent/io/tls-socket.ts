@@ -27,6 +27,8 @@ export class TlsSocket implements Transport, Watcher {
   #fd: number
   readonly #channel: TlsChannel
   #events = 0
+  /** Resolves when the peer is authenticated: its chain, not yet who it is. Rejects with `TlsFailure`; then it is closed. */
+  readonly secured: Promise<void>
   #handshake: PromiseWithResolvers<void> | undefined = Promise.withResolvers()
   #sink: TransportSink | undefined
   #queue: Buffer[] = []
@@ -43,15 +45,11 @@ export class TlsSocket implements Transport, Watcher {
   constructor(fd: number, context: TlsContext, side: 'client' | 'server') {
     this.#fd = fd
     this.#channel = new TlsChannel(context, fd, side)
-    this.#handshake!.promise.catch(() => undefined) // whoever asks for it hears of it
+    this.secured = this.#handshake!.promise
+    this.secured.catch(() => undefined) // whoever asks for it hears of it
     this.#events = EPOLLIN
     loop.add(fd, EPOLLIN, this)
     if (side === 'client') loop.afterTurn(() => this.#shakeHands())
-  }
-
-  /** Resolves when the peer is authenticated: its chain, not yet who it is. Rejects with `TlsFailure`; then it is closed. */
-  get secured(): Promise<void> {
-    return this.#handshake?.promise ?? Promise.resolve()
   }
 
   get fd(): number {

@@ -5,6 +5,8 @@ import { check, lastErrno, libc, syscallError } from './libc.ts'
 
 // sys/epoll.h
 export const EPOLLIN = 0x1
+/** There is urgent data (RFC 9293 §3.8.5). */
+export const EPOLLPRI = 0x2
 export const EPOLLOUT = 0x4
 export const EPOLLERR = 0x8
 export const EPOLLHUP = 0x10
@@ -35,14 +37,17 @@ export class Epoll {
     this.#fd = check(libc.epollCreate(EPOLL_CLOEXEC), 'epoll_create1')
   }
 
-  /** `events`: EPOLLIN, EPOLLOUT, both or neither, and how; errors and the end of both directions are always told. Throws `SYSCALL`. */
-  add(fd: number, events: number): void {
-    check(libc.epollCtl(this.#fd, EPOLL_CTL_ADD, fd, this.#of(fd, events)), `epoll_ctl(ADD, ${fd})`)
+  /**
+   * `events`: EPOLLIN, EPOLLOUT, both or neither, and how; errors and the end of both directions are always told. `tag`, 32
+   * bits, is told with each. Throws `SYSCALL`.
+   */
+  add(fd: number, events: number, tag = 0): void {
+    check(libc.epollCtl(this.#fd, EPOLL_CTL_ADD, fd, this.#of(fd, events, tag)), `epoll_ctl(ADD, ${fd})`)
   }
 
   /** Throws `SYSCALL`. */
-  change(fd: number, events: number): void {
-    check(libc.epollCtl(this.#fd, EPOLL_CTL_MOD, fd, this.#of(fd, events)), `epoll_ctl(MOD, ${fd})`)
+  change(fd: number, events: number, tag = 0): void {
+    check(libc.epollCtl(this.#fd, EPOLL_CTL_MOD, fd, this.#of(fd, events, tag)), `epoll_ctl(MOD, ${fd})`)
   }
 
   /** Before the descriptor is closed: should a copy of it live on elsewhere, closing alone would not do it. Throws `SYSCALL`. */
@@ -64,6 +69,11 @@ export class Epoll {
     return this.#view.getInt32(index * EVENT.bytes + EVENT.dataAt, true)
   }
 
+  /** The tag that it was added with. */
+  tagAt(index: number): number {
+    return this.#view.getInt32(index * EVENT.bytes + EVENT.dataAt + 4, true)
+  }
+
   eventsAt(index: number): number {
     return this.#view.getUint32(index * EVENT.bytes, true)
   }
@@ -72,9 +82,10 @@ export class Epoll {
     closeFd(this.#fd)
   }
 
-  #of(fd: number, events: number): Uint8Array {
+  #of(fd: number, events: number, tag: number): Uint8Array {
     this.#eventView.setUint32(0, events, true)
     this.#eventView.setInt32(EVENT.dataAt, fd, true)
+    this.#eventView.setInt32(EVENT.dataAt + 4, tag, true)
     return this.#event
   }
 }

@@ -42,10 +42,17 @@ const failed = new Error('TLS failed')
 export class TlsChannel {
   #ssl: Pointer
   readonly #out: Pointer
+  readonly #rekeyAfterBytes: number
   #written = 0
 
   /** `fd` must be connected. */
-  constructor(context: TlsContext, fd: number, side: 'client' | 'server') {
+  constructor(
+    context: TlsContext,
+    fd: number,
+    side: 'client' | 'server',
+    { rekeyAfterBytes = REKEY_AFTER_BYTES } = {},
+  ) {
+    this.#rekeyAfterBytes = rekeyAfterBytes
     this.#ssl = openssl.SSL_new(context.pointer)
     if (this.#ssl === 0 || openssl.SSL_set_fd(this.#ssl, fd) !== 1) {
       this.free()
@@ -95,7 +102,7 @@ export class TlsChannel {
       return WANTS_WRITE
     }
     this.#written += count
-    if (this.#written >= REKEY_AFTER_BYTES) {
+    if (this.#written >= this.#rekeyAfterBytes) {
       this.#written = 0
       openssl.SSL_key_update(ssl, SSL.keyUpdateNotRequested)
     }
