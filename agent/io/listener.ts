@@ -54,8 +54,8 @@ export class Listener implements Watcher {
       if (errno === EINTR || errno === ECONNABORTED) continue
       this.#failed(syscallError(errno, 'accept'))
       if (this.#isClosed) return
-      loop.change(this.#fd, 0)
-      this.#pause = setTimeout(() => loop.change(this.#fd, EPOLLIN), PAUSE_MS)
+      loop.remove(this.#fd) // of a socket that is broken it would be told in any case
+      this.#pause = setTimeout(() => loop.add(this.#fd, EPOLLIN, this), PAUSE_MS)
       return
     }
   }
