@@ -243,7 +243,8 @@ export class TlsSocket implements Transport, Watcher {
     this.#channel.shutdown()
     libc.shutdown(this.#fd, SHUT_WR)
     this.#interest(EPOLLIN)
-    this.#discard()
+    // Not now: another socket's bytes may be in the buffer, and its owner still at them.
+    loop.nextTurn(() => this.#fd >= 0 && this.#discard())
   }
 
   #close(error: Error | undefined): void {
