@@ -219,9 +219,13 @@ await t.test(
     const { key, chain } = await certificateFor(root, STRANGER)
     let asked = 0
     let goodFrom = Infinity
+    const accepted = Promise.withResolvers<void>()
     const answer = (peer: RawPeer, streamId: number) => {
       if (++asked < goodFrom) peer.send(rst(streamId, CODE.refusedStream))
-      else peer.headers(streamId, [[':status', '200']])
+      else {
+        peer.headers(streamId, [[':status', '200']])
+        accepted.resolve()
+      }
     }
     await serve(t, old, PORT.hbone, socket => {
       const options = {
@@ -254,7 +258,7 @@ await t.test(
     asked = 0
     goodFrom = 1 + MOST_AGAINS
     const app = await connectFrom(t, client, old.ip, 80)
-    while (asked < goodFrom) await new Promise(setImmediate)
+    await accepted.promise
     t.equal(client.closed.length, 1, 'it is carried')
     app.resetAndDestroy()
     t.match(await client.record(({ reason }) => reason === 'mtls'), { destination: { ip: old.ip } })
