@@ -304,7 +304,12 @@ export class Tunnel {
 
   /** The stream died under way: RST_STREAM from the peer, or the session went. */
   receiveReset(error: StreamResetError): void {
-    this.#fail(error)
+    // It has said everything and asks for no more (RFC 9113 §8.1): what it said is not lost for that.
+    if (!this.#gotEnd || this.#isClosed || error.h2Code !== CODE.noError) return this.#fail(error)
+    this.#wantsEnd = true
+    this.#sentEnd = true
+    this.#pending = []
+    this.#close()
   }
 
   #closeIfDone(): void {

@@ -69,7 +69,10 @@ class TunnelRelay implements Relay, TcpOwner, TunnelHandlers {
     this.ended = new Promise(resolve => (this.#finish = resolve))
     this.#silence = new Silence(halfClosedMs, why => this.#fail(why, 'ETIMEDOUT', CODE.cancel))
     app.owner = this
-    tunnel.onClosed(() => this.#settle())
+    tunnel.onClosed(() => {
+      if (!this.#hasAppEnded) app.resume() // it may have waited for room, and its end is still to be seen
+      this.#settle()
+    })
     tunnel.attach(this)
     if (app.isClosed) this.#fail('application closed the connection', 'ECONNRESET', CODE.connectError)
     else app.resume()
@@ -84,6 +87,7 @@ class TunnelRelay implements Relay, TcpOwner, TunnelHandlers {
   readable(): void {
     const app = this.#app
     const tunnel = this.#tunnel
+    if (tunnel.isClosed) return this.#readInVain()
     for (let reads = 0; reads < READS; reads++) {
       const room = Math.min(tunnel.room, CHUNK)
       if (room === 0) {
@@ -99,6 +103,11 @@ class TunnelRelay implements Relay, TcpOwner, TunnelHandlers {
       tunnel.sendInPlace(chunk, count)
       if (count < room) return
     }
+  }
+
+  /** The far side has ended, and wants no more. */
+  #readInVain(): void {
+    if (this.#app.read(payload, CHUNK) === 0) this.#appEnded()
   }
 
   drained(): void {
