@@ -27,7 +27,7 @@ const OWN: Packages = {
   curl: 'curl',
 }
 
-/** HTTP/2 implementations that the tests hold ours against: programs, or paths of files. */
+/** Implementations of TLS and HTTP/2 that the tests hold ours against: programs, or paths of files. */
 const PEERS: Packages = {
   '/usr/bin/python3': 'python3',
   '/usr/lib/python3/dist-packages/h2/__init__.py': 'python3-h2',
@@ -35,6 +35,7 @@ const PEERS: Packages = {
   h2load: 'nghttp2-client',
   nghttpd: 'nghttp2-server',
   go: 'golang-go',
+  openssl: 'openssl',
 }
 
 const PACKAGE_OF: Packages = { ...OWN, ...PEERS }
