@@ -97,10 +97,12 @@ export class PodProxy implements PodContext {
     for (const session of this.#sessions) session.goaway()
   }
 
-  /** GOAWAY on every session, then a drain; resolves with the connections that had to be cut. */
+  /**
+   * GOAWAY on the peers' sessions, then a drain; resolves with the connections that had to be cut. Its own sessions serve
+   * what was accepted before until then.
+   */
   async leave(deadlineMs: number): Promise<ConnectionRecord[]> {
     this.#unlisten()
-    this.pool.goaway()
     for (const session of this.#sessions) session.goaway()
     const cut = await this.book.drain(deadlineMs, this.pod.uid)
     this.#hasLeft = true
