@@ -15,7 +15,7 @@ export interface Cancellation {
 export class Cancel implements Cancellation {
   aborted = false
   reason: Error | undefined
-  #listeners: (() => void)[] = []
+  #listeners: ((() => void) | undefined)[] = []
 
   /** `before`: aborts this one too. */
   constructor(before?: Cancellation) {
@@ -24,14 +24,13 @@ export class Cancel implements Cancellation {
     else before.addEventListener('abort', () => this.abort(before.reason), { once: true })
   }
 
-  /** Tells everyone who listens, once. */
+  /** Tells everyone who listens, once; not who is removed by one that was told before. */
   abort(reason: Error | undefined): void {
     if (this.aborted) return
     this.aborted = true
     this.reason = reason
-    const listeners = this.#listeners
+    for (let at = 0; at < this.#listeners.length; at++) this.#listeners[at]?.()
     this.#listeners = []
-    for (const listener of listeners) listener()
   }
 
   throwIfAborted(): void {
@@ -39,11 +38,13 @@ export class Cancel implements Cancellation {
   }
 
   addEventListener(_type: 'abort', listener: () => void): void {
-    this.#listeners.push(listener)
+    if (!this.aborted) this.#listeners.push(listener)
   }
 
   removeEventListener(_type: 'abort', listener: () => void): void {
     const at = this.#listeners.indexOf(listener)
-    if (at >= 0) this.#listeners.splice(at, 1)
+    if (at < 0) return
+    if (this.aborted) this.#listeners[at] = undefined
+    else this.#listeners.splice(at, 1)
   }
 }

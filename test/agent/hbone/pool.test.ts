@@ -1,8 +1,8 @@
 import t, { type Test } from 'tap'
 import type { ClientSession } from '../../../agent/hbone/client.ts'
 import { HbonePool, type PoolOptions } from '../../../agent/hbone/pool.ts'
-import type { SessionOptions } from '../../../agent/hbone/limits.ts'
-import { sessionPair, type SessionPair } from '../../helpers/tunnel.ts'
+import { BULK_BYTES, BULK_MS, type SessionOptions } from '../../../agent/hbone/limits.ts'
+import { Receiver, sessionPair, type SessionPair } from '../../helpers/tunnel.ts'
 
 const OPTIONS: PoolOptions = { maxStreams: 2, idleMs: 60_000, impatienceMs: 20 }
 
@@ -139,4 +139,88 @@ await t.test('after goaway the pool gives out nothing', async t => {
   const { open } = opener(t)
   pool.goaway()
   await t.rejects(pool.acquire('peer', open, never), { code: 'CLOSED' })
+})
+
+/** Opens a stream, and has it carry so much that its session counts as busy with bulk. */
+async function useInBulk(pool: HbonePool, open: () => Promise<ClientSession>, pairs: SessionPair[]) {
+  const used = await use(pool, open, pairs)
+  const receiver = new Receiver(used.tunnel)
+  used.far.write(Buffer.alloc(BULK_BYTES + 1))
+  await receiver.until(BULK_BYTES + 1)
+  return used
+}
+
+const ROOMY: PoolOptions = { ...OPTIONS, maxStreams: 100 }
+
+await t.test('a session that carries bulk is left to it, and others get one of their own', async t => {
+  const pool = new HbonePool(ROOMY)
+  const { open, pairs } = opener(t)
+  const bulk = await useInBulk(pool, open, pairs)
+  t.ok(bulk.session.isBulky)
+  const small = await use(pool, open, pairs)
+  const another = await use(pool, open, pairs)
+  t.not(small.session, bulk.session)
+  t.equal(another.session, small.session)
+  t.equal(pool.sessionCount, 2)
+})
+
+await t.test('bulk in the other direction counts as much', async t => {
+  const pool = new HbonePool(ROOMY)
+  const { open, pairs } = opener(t)
+  const bulk = await use(pool, open, pairs)
+  const receiver = new Receiver(bulk.far)
+  const payload = Buffer.alloc(9 + 16_384)
+  for (let sent = 0; sent <= BULK_BYTES; sent += 16_384) {
+    while (bulk.tunnel.room < 16_384) await new Promise(resolve => setImmediate(resolve))
+    bulk.tunnel.sendInPlace(payload, 16_384)
+  }
+  await receiver.until(BULK_BYTES)
+  t.not((await use(pool, open, pairs)).session, bulk.session)
+})
+
+await t.test('there are four for bulk at most: then the one with the fewest streams is shared', async t => {
+  const pool = new HbonePool(ROOMY)
+  const { open, pairs } = opener(t)
+  const busy = []
+  for (let opened = 0; opened < 4; opened++) busy.push(await useInBulk(pool, open, pairs))
+  t.equal(new Set(busy.map(({ session }) => session)).size, 4)
+  const more = []
+  for (let opened = 0; opened < 4; opened++) more.push(await use(pool, open, pairs))
+  t.equal(pool.sessionCount, 4)
+  t.equal(new Set(more.map(({ session }) => session)).size, 4, 'one more for each')
+})
+
+await t.test('who has waited for a second session for a while shares the first', async t => {
+  const pool = new HbonePool(ROOMY)
+  const { open, pairs } = opener(t)
+  const bulk = await useInBulk(pool, open, pairs)
+  let calls = 0
+  const hang = () => {
+    calls++
+    return new Promise<ClientSession>(() => undefined)
+  }
+  const small = await use(pool, hang, pairs)
+  t.equal(small.session, bulk.session)
+  t.equal(calls, 1)
+})
+
+await t.test('when a second session cannot be had the first is shared at once', async t => {
+  const pool = new HbonePool({ ...ROOMY, impatienceMs: 60_000 })
+  const { open, pairs } = opener(t)
+  const bulk = await useInBulk(pool, open, pairs)
+  const refuse = () => Promise.reject(new Error('no more'))
+  const [one, other] = await Promise.all([use(pool, refuse, pairs), use(pool, refuse, pairs)])
+  t.equal(one.session, bulk.session)
+  t.equal(other.session, bulk.session)
+  t.equal(pool.sessionCount, 1)
+})
+
+await t.test('once the bulk is over the session is everyone’s again', async t => {
+  const pool = new HbonePool(ROOMY)
+  const { open, pairs } = opener(t)
+  const bulk = await useInBulk(pool, open, pairs)
+  const real = performance.now.bind(performance)
+  t.intercept(performance, 'now', { value: () => real() + BULK_MS })
+  t.notOk(bulk.session.isBulky)
+  t.equal((await use(pool, open, pairs)).session, bulk.session)
 })
