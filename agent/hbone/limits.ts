@@ -32,6 +32,7 @@ export interface SessionOptions {
 
 /** What a peer can go over: an option of the session, or one of the constants below. */
 export type LimitName =
+  | 'streamWindow'
   | 'connectionWindow'
   | 'maxFrame'
   | 'maxHeaderList'

@@ -255,7 +255,9 @@ export class Tunnel {
     if (this.#gotEnd) return false
     this.#receiveWindow -= length
     if (this.#receiveWindow < 0)
-      throw new SessionError(CODE.flowControlError, `stream ${this.id} overran its window`)
+      throw new SessionError(CODE.flowControlError, `stream ${this.id} overran its window`, {
+        limit: 'streamWindow',
+      })
     this.#held += length
     this.#carry(length)
     return true

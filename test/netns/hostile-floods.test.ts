@@ -146,7 +146,9 @@ await t.test('a pod has as many connections as it may, and the others are not to
   const { client, server, stranger } = victim
   const open: Socket[] = []
   for (const from of [client, stranger]) {
-    for (let at = 0; at < 50; at++) open.push(await victim.tcp(server.ip, APP_PORT, from))
+    // One in the clear holds two descriptors of the pod that it comes to.
+    const most = from === client ? 50 : 25
+    for (let at = 0; at < most; at++) open.push(await victim.tcp(server.ip, APP_PORT, from))
     t.equal(await failureFrom(t, from, server.ip, APP_PORT), 'ECONNRESET', `one more from ${from.name}`)
     const over = await victim.record(({ errorCode }) => errorCode === 'TOO_MANY_CONNECTIONS')
     t.match(over, { reason: 'unreachable', error: /too many connections open/ })

@@ -39,7 +39,10 @@ await t.test(
       return over
     }
     const http2 = (socket: Socket, ...pairs: [id: number, value: number][]) =>
-      new RawPeer(tls(socket), { isServer: true }).send(settings(...pairs))
+      new RawPeer(tls(socket), { isServer: true }).send(
+        settings(...pairs),
+        frame(FRAME.settings, FLAG.ack, 0),
+      )
     const answered = (answer: (peer: RawPeer, streamId: number) => unknown) => (socket: Socket) => {
       const peer = http2(socket)
       const seen = new Set<number>()

@@ -46,6 +46,14 @@ const OVER: Record<
   Exclude<LimitName, OfStreams>,
   { code: string; options?: Partial<SessionOptions>; silent?: boolean; send?: (probe: Probe) => unknown }
 > = {
+  streamWindow: {
+    code: 'FLOW_CONTROL_ERROR',
+    options: { streamWindow: 70_000 },
+    send: ({ peer }) => {
+      peer.connect(1, TARGET)
+      for (let piece = 0; piece < 5; piece++) peer.send(data(1, Buffer.alloc(16_384)))
+    },
+  },
   connectionWindow: {
     code: 'FLOW_CONTROL_ERROR',
     options: { connectionWindow: 70_000, streamWindow: 1 << 20 },
