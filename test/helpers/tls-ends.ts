@@ -28,7 +28,7 @@ export async function material(
   const spki = new Uint8Array(publicKey.export({ type: 'spki', format: 'der' }))
   const identity = `spiffe://cluster.local/ns/test/sa/${name}`
   return {
-    key: privateKey.export({ type: 'pkcs8', format: 'pem' }) as string,
+    key: privateKey.export({ type: 'pkcs8', format: 'pem' }),
     chain: await issueLeaf(issuer, spki, { identity, ...options }),
     roots: root.pem,
   }

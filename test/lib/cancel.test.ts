@@ -59,7 +59,8 @@ for (const [kind, make] of KINDS) {
       })
       signal.addEventListener('abort', late)
       signal.addEventListener('abort', () => void told.push('last'))
-      signal.removeEventListener('abort', () => undefined)
+      const stranger = () => undefined
+      signal.removeEventListener('abort', stranger)
       abort(why)
       t.strictSame(told, ['early', 'middle', 'last'])
     },

@@ -187,9 +187,9 @@ for (const side of SIDES) {
     const other = new TlsSocket(near, ours, side === 'server' ? 'client' : 'server')
     t.teardown(() => other.destroy())
     const between = new BareEnd(t, far)
-    let isOver = false
-    const both = Promise.all([socket.secured, other.secured]).finally(() => (isOver = true))
-    for (let passed = 0; !isOver; passed++) {
+    const passing = new AbortController()
+    const both = Promise.all([socket.secured, other.secured]).finally(() => passing.abort())
+    for (let passed = 0; !passing.signal.aborted; passed++) {
       const toSocket = between.receive(7)
       const toOther = end.receive(7)
       if (toSocket?.length) end.send(toSocket)

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { TlsSocket } from '../../../agent/io/tls-socket.ts'
 import { closeFd, dupFd } from '../../../agent/sys/fd.ts'
 import { openssl } from '../../../agent/sys/openssl.ts'
@@ -227,7 +227,7 @@ await t.test('descriptors are given back, whatever became of the handshake', asy
   const before = lowest()
   for (let round = 0; round < 12; round++) {
     const [near, far] = await fdPair()
-    const end = new BareEnd(t as Test, far)
+    const end = new BareEnd(t, far)
     const socket = new TlsSocket(near, ours, round % 2 ? 'client' : 'server')
     if (round % 3 === 0) end.send('no TLS at all, but long enough to be looked at')
     if (round % 3 === 1) end.reset()

@@ -28,15 +28,11 @@ for (const [what, change] of [
 ] as const)
   await t.test(`${what} is refused with a reason`, async t => {
     const given = await change()
-    t.throws(() => new TlsContext(given), { code: 'PKI', message: /cannot be used for TLS/ })
-    try {
-      new TlsContext(given)
-    } catch (err) {
-      const { message } = (err as Error).cause as Error
-      t.ok(message.length > 5)
-      t.notMatch(message, 'no reason given')
-      t.notMatch(`${err as Error} ${message}`, 'PRIVATE')
-    }
+    const err = t.throws(() => new TlsContext(given), { code: 'PKI', message: /cannot be used for TLS/ })
+    const { message } = (err as Error).cause as Error
+    t.ok(message.length > 5)
+    t.notMatch(message, 'no reason given')
+    t.notMatch(message, 'PRIVATE')
   })
 
 await t.test('several roots are trusted, each for its own', async t => {
