@@ -70,6 +70,8 @@ export class HboneListener {
     socket.secured.then(
       () => {
         this.#settle(handshake)
+        // Given up in the very batch of events that brought its end.
+        if (handshake.givenUp) return this.#turnedAway(undefined, handshake, peer)
         const session = acceptHbone(socket, this.#context)
         if (session) this.#onSession(session)
       },

@@ -122,7 +122,6 @@ export function takeCertificate(certificate: Pointer): X509Certificate {
   const bio = openssl.BIO_new(openssl.BIO_s_mem())
   try {
     openssl.i2d_X509_bio(bio, certificate)
-    const der = Buffer.alloc(MAX_CERTIFICATE)
     const length = openssl.BIO_read(bio, der, der.length)
     return new X509Certificate(der.subarray(0, Math.max(0, length)))
   } finally {
@@ -133,3 +132,5 @@ export function takeCertificate(certificate: Pointer): X509Certificate {
 
 /** OpenSSL takes a chain of at most 100 KiB from a peer (SSL_CTX_set_max_cert_list(3)). */
 const MAX_CERTIFICATE = 100 * 1024
+// Reused: what is read from it is copied, and each thread has its own copy of this module.
+const der = Buffer.allocUnsafeSlow(MAX_CERTIFICATE)
