@@ -18,6 +18,8 @@ export interface CapturedKind {
   readonly direction: ConnectionStart['direction']
   /** For the log. */
   readonly name: string
+  /** That such a connection holds. */
+  readonly descriptors: number
   /** What is known of the two ends. */
   readonly ends: (peer: SocketAddress, destination: SocketAddress, context: PodContext) => Ends
   /** Carries it to its end. `gone` aborts when the application is lost before anything is carried. */
@@ -46,6 +48,7 @@ export function acceptCaptured(
   const connection = context.book.open({
     podUid: pod.uid,
     direction: kind.direction,
+    descriptors: kind.descriptors,
     ...kind.ends(peer, destination ?? localAddress(fd) ?? peer, context),
   })
   connection.cut = () => socket.reset()

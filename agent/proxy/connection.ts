@@ -11,6 +11,8 @@ export interface ByteCounts {
 export interface ConnectionStart {
   readonly podUid: string
   readonly direction: 'outbound' | 'inbound'
+  /** That it holds, or will if it is carried. @default 1 */
+  readonly descriptors?: number
   readonly source: PeerInfo & { readonly ip: string; readonly port: number }
   readonly destination: PeerInfo & { readonly ip: string; readonly port: number }
 }
@@ -35,7 +37,7 @@ export class Connection implements ByteCounts {
   hboneAddress: string | undefined
   service: ServiceInfo | undefined
   /** Descriptors that it holds. */
-  descriptors = 1
+  descriptors: number
   /** Set when the connection was established; decides the word it ends with. */
   reason: Reason | undefined
   /** Ends the connection out of order, toward both sides. Set by whoever carries it. */
@@ -46,6 +48,7 @@ export class Connection implements ByteCounts {
   constructor(start: ConnectionStart, book: ConnectionBook) {
     this.podUid = start.podUid
     this.direction = start.direction
+    this.descriptors = start.descriptors ?? 1
     this.source = start.source
     this.destination = start.destination
     this.#book = book
@@ -115,7 +118,7 @@ export class ConnectionBook {
   open(start: ConnectionStart): Connection {
     const connection = new Connection(start, this)
     this.#open.set(connection.id, connection)
-    this.charge(start.podUid, 1)
+    this.charge(start.podUid, connection.descriptors)
     return connection
   }
 

@@ -35,6 +35,7 @@ export function acceptOutbound(fd: number, peer: SocketAddress, context: PodCont
 const OUTBOUND: CapturedKind = {
   direction: 'outbound',
   name: 'outbound',
+  descriptors: 1,
   ends: (peer, destination, { pod, options }) => ({
     source: {
       ...peer,

@@ -20,6 +20,7 @@ export function acceptPlaintext(fd: number, peer: SocketAddress, context: PodCon
 const PLAINTEXT: CapturedKind = {
   direction: 'inbound',
   name: 'inbound plaintext',
+  descriptors: 2,
   ends: (peer, destination, { pod, options }) => ({
     source: peer,
     destination: {
@@ -47,7 +48,6 @@ async function carry(
     connection.close({ reason: decision.reason, error: decision.detail })
     return
   }
-  connection.holdOneMore()
   let app: TcpSocket
   try {
     const target = { ip, port, sourceIp: sourceIp === ip ? undefined : sourceIp, isLocal: true }

@@ -33,7 +33,7 @@ async function tlsTo(t: Test, port: number): Promise<TLSSocket> {
 }
 
 async function peerOf(t: Test, port: number): Promise<RawPeer> {
-  return new RawPeer(await tlsTo(t, port)).hello()
+  return new RawPeer(await tlsTo(t, port), { acknowledges: false }).hello()
 }
 
 function call(peer: RawPeer, streamId: number, authorization = ''): RawPeer {

@@ -70,9 +70,15 @@ export class RawPeer {
   #block: Buffer = EMPTY
   #skip: number
 
-  /** The socket must have a listener for its errors. A server is sent the client's preface first. */
-  constructor(socket: Duplex, { isServer = false } = {}) {
+  readonly #acknowledges: boolean
+
+  /**
+   * The socket must have a listener for its errors. A server is sent the client's preface first. One that does not
+   * acknowledge SETTINGS need not keep to them (RFC 9113 §6.5.3).
+   */
+  constructor(socket: Duplex, { isServer = false, acknowledges = true } = {}) {
     this.socket = socket
+    this.#acknowledges = acknowledges
     this.#skip = isServer ? PREFACE.length : 0
     socket.on('data', (chunk: Buffer) => this.#take(chunk))
     const gone = () => {
@@ -85,7 +91,8 @@ export class RawPeer {
 
   /** Preface and SETTINGS of a client, and its acknowledgement of the other side's, which come at once. */
   hello(...pairs: [id: number, value: number][]): this {
-    return this.send(PREFACE, settings(...pairs), frame(FRAME.settings, FLAG.ack, 0))
+    const acknowledgement = this.#acknowledges ? [frame(FRAME.settings, FLAG.ack, 0)] : []
+    return this.send(PREFACE, settings(...pairs), ...acknowledgement)
   }
 
   send(...frames: Uint8Array[]): this {
