@@ -1,6 +1,7 @@
 /** `npm run fuzz`: damaged sessions against a live data plane. What it does is in `fuzz.ts`. */
 import { ensureTools } from '../../cli/setup/tools.ts'
-import { CulvertError, errorText } from '../../lib/errors.ts'
+import { CulvertError } from '../../lib/errors.ts'
+import { failureStatus } from '../helpers/program-end.ts'
 import { readCorpus, readFinding, writeFinding } from './files.ts'
 import { fuzz, type Progress } from './fuzz.ts'
 import { HELP, parseArgs } from './options.ts'
@@ -8,7 +9,6 @@ import { jsonOf, summaryOf } from './summary.ts'
 
 /** Without a terminal, a line every so often, s. */
 const QUIET_EVERY_S = 10
-const EX_UNAVAILABLE = 69
 const EX_INTERRUPTED = 130
 
 const interrupted = new AbortController()
@@ -64,9 +64,6 @@ function say(text: string): void {
 try {
   process.exitCode = await main(process.argv.slice(2))
 } catch (err) {
-  say(`\nculvert fuzz: ${errorText(err)}\n`)
-  if (err instanceof CulvertError && err.hint !== undefined) say(`  ${err.hint}\n`)
-  const code = err instanceof CulvertError ? err.code : undefined
-  const failed = code === 'INPUT' ? 2 : code === 'TOOL' ? EX_UNAVAILABLE : 1
+  const failed = failureStatus('culvert fuzz', err)
   process.exitCode = interrupted.signal.aborted ? EX_INTERRUPTED : failed
 }

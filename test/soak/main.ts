@@ -1,7 +1,7 @@
 /** `npm run soak`: a lab under traffic and disturbances. What it does is in `soak.ts`. */
 import { writeFileSync } from 'node:fs'
 import { ensureTools } from '../../cli/setup/tools.ts'
-import { CulvertError, errorText } from '../../lib/errors.ts'
+import { failureStatus } from '../helpers/program-end.ts'
 import { HELP, parseArgs } from './options.ts'
 import { htmlOf } from './plot.ts'
 import { soak, type SoakProgress } from './soak.ts'
@@ -9,7 +9,6 @@ import { summaryOf } from './summary.ts'
 
 /** Without a terminal, a line every so often, ms. */
 const QUIET_EVERY_MS = 10_000
-const EX_UNAVAILABLE = 69
 const EX_INTERRUPTED = 130
 const MIB = 1024 * 1024
 
@@ -58,9 +57,6 @@ function say(text: string): void {
 try {
   process.exitCode = await main(process.argv.slice(2))
 } catch (err) {
-  say(`\nculvert soak: ${errorText(err)}\n`)
-  if (err instanceof CulvertError && err.hint !== undefined) say(`  ${err.hint}\n`)
-  const code = err instanceof CulvertError ? err.code : undefined
-  const failed = code === 'INPUT' ? 2 : code === 'TOOL' ? EX_UNAVAILABLE : 1
+  const failed = failureStatus('culvert soak', err)
   process.exitCode = interrupted.signal.aborted ? EX_INTERRUPTED : failed
 }
