@@ -98,6 +98,8 @@ async function joined(scope: Scope): Promise<[Socket, Socket]> {
 const PADDING_STRATEGY_ALIGNED = 1
 /** Node's own would be the time. */
 const PING = Buffer.from('12345678')
+/** Node's own would be the time too: another session in another second. */
+const DATE = 'Tue, 01 Jan 2030 00:00:00 GMT'
 const BAGGAGE =
   'k8s.cluster.name=Kubernetes,k8s.namespace.name=shop,k8s.deployment.name=client,service.name=client'
 const HEADERS = [
@@ -307,7 +309,7 @@ async function foreignServer(near: Socket, far: Socket, to: Authorities): Promis
   server.on('stream', (stream: ServerHttp2Stream) => {
     stream.on('error', () => undefined)
     stream.additionalHeaders({ ':status': 103 })
-    stream.respond({ ':status': 200, server: 'foreign' }, { waitForTrailers: true })
+    stream.respond({ ':status': 200, server: 'foreign', date: DATE }, { waitForTrailers: true })
     stream.on('wantTrailers', () => stream.sendTrailers({ 'x-sum': '17' }))
     stream.on('data', (chunk: Buffer) => stream.write(chunk))
     stream.on('end', () => stream.end())

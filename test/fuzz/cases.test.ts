@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import * as fc from 'fast-check'
 import t from 'tap'
 import { FRAME, PREFACE } from '../../agent/hbone/protocol.ts'
@@ -13,7 +14,9 @@ const TO = { echo: at(7000), slow: at(7001), sink: at(7002), reset: at(7003) }
 const captures = await recordCaptures(TO)
 const sources = { captures, hellos: [Buffer.alloc(300, 0x16)], authorities: Object.values(TO) }
 
-await t.test('a session that is recorded twice gives the same bytes twice', async t => {
+await t.test('a session that is recorded in another second gives the same bytes', async t => {
+  const second = Math.floor(Date.now() / 1000)
+  while (Math.floor(Date.now() / 1000) === second) await nextTurn()
   const again = await recordCaptures(TO)
   for (const [index, { name, client, server }] of captures.entries()) {
     t.ok(again[index]!.client.equals(client), `${name}: the client's`)
