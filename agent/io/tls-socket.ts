@@ -12,6 +12,7 @@ import { setLinger } from '../sys/sockopt.ts'
 import { ENDED, TlsChannel, TlsFailure, WANTS_WRITE } from '../sys/tls-channel.ts'
 import type { TlsContext } from '../sys/tls-context.ts'
 import { loop, type Watcher } from './loop.ts'
+import { isShared, Mover, SMALL_PORTION } from './portion.ts'
 
 const SHUT_WR = 1
 /** The most that a record holds (RFC 8446 §5.1). */
@@ -38,6 +39,7 @@ export class TlsSocket implements Transport, Watcher {
   /** Ends in order: `lingering` until the peer has ended too. */
   #ending: 'no' | 'writing' | 'lingering' = 'no'
   #giveUp: NodeJS.Timeout | undefined
+  readonly #mover = new Mover()
   /** What the last `#fill` found after what it gave. */
   #state: 'dry' | 'more' | 'ended' = 'dry'
 
@@ -80,6 +82,7 @@ export class TlsSocket implements Transport, Watcher {
 
   write(bytes: Buffer, length: number): void {
     if (this.#fd < 0 || this.#ending !== 'no') return
+    this.#mover.moved(length)
     if (this.#queued === 0 && this.#send(bytes, length)) return
     if (this.#fd < 0) return // lost
     this.#queue.push(Buffer.from(bytes.subarray(0, length)))
@@ -155,7 +158,10 @@ export class TlsSocket implements Transport, Watcher {
       for (let fills = 0; fills < FILLS; fills++) {
         const count = this.#fill()
         const state = this.#state
-        if (count > 0) this.#sink?.received(received, count)
+        if (count > 0) {
+          this.#mover.moved(count)
+          this.#sink?.received(received, count)
+        }
         if (this.#fd < 0) return
         if (state === 'ended') return this.#close(undefined)
         if (state === 'dry') return
@@ -171,7 +177,8 @@ export class TlsSocket implements Transport, Watcher {
   #fill(): number {
     let count = 0
     this.#state = 'dry'
-    while (count <= received.length - RECORD) {
+    const most = (isShared() ? 2 * SMALL_PORTION : received.length) - RECORD
+    while (count <= most) {
       const got = this.#channel.read(count === 0 ? received : received.subarray(count))
       if (got < 0) {
         if (got === ENDED) this.#state = 'ended'

@@ -10,6 +10,7 @@
 import { errorText } from '../../lib/errors.ts'
 import { CODE, codeName, FRAME_HEADER_BYTES, type StreamResetError } from '../hbone/protocol.ts'
 import type { Tunnel, TunnelHandlers } from '../hbone/tunnel.ts'
+import { isShared, Mover, SMALL_PORTION } from '../io/portion.ts'
 import { NOTHING, type SocketFailure, type TcpOwner, type TcpSocket } from '../io/tcp.ts'
 import { endInOrder } from './app-socket.ts'
 import { Silence } from './silence.ts'
@@ -32,13 +33,18 @@ export interface Relay {
   cut(why: string): void
 }
 
-/** Read at once from one application: enough for few system calls, and small enough to stay in the processor's cache. */
+/**
+ * Read at once from one application, when nobody waits for something small: enough for few system calls, and small enough
+ * to stay in the processor's cache.
+ */
 const CHUNK = 256 * 1024
-/** Reads of one application before others have their turn. */
-const READS = 1
 /** A frame's header goes in front of what is read, without moving it. Synchronous use, one for the thread. */
 const chunk = Buffer.allocUnsafeSlow(FRAME_HEADER_BYTES + CHUNK)
 const payload = chunk.subarray(FRAME_HEADER_BYTES)
+
+function portion(): number {
+  return isShared() ? SMALL_PORTION : CHUNK
+}
 
 /** Between the application and a tunnel. The socket must be paused. */
 export function relayTunnel(
@@ -88,21 +94,18 @@ class TunnelRelay implements Relay, TcpOwner, TunnelHandlers {
     const app = this.#app
     const tunnel = this.#tunnel
     if (tunnel.isClosed) return this.#readInVain()
-    for (let reads = 0; reads < READS; reads++) {
-      const room = Math.min(tunnel.room, CHUNK)
-      if (room === 0) {
-        app.pause()
-        tunnel.waitForRoom()
-        return
-      }
-      const count = app.read(payload, room)
-      if (count === NOTHING) return
-      if (count === 0) return this.#appEnded()
-      this.#counts.fromApp(count)
-      this.#silence.broken()
-      tunnel.sendInPlace(chunk, count)
-      if (count < room) return
+    const room = Math.min(tunnel.room, portion())
+    if (room === 0) {
+      app.pause()
+      tunnel.waitForRoom()
+      return
     }
+    const count = app.read(payload, room)
+    if (count === NOTHING) return
+    if (count === 0) return this.#appEnded()
+    this.#counts.fromApp(count)
+    this.#silence.broken()
+    tunnel.sendInPlace(chunk, count)
   }
 
   /** The far side has ended, and wants no more. */
@@ -239,6 +242,7 @@ class SocketRelay implements Relay {
 class OneWay implements TcpOwner {
   readonly from: TcpSocket
   hasEnded = false
+  readonly #mover = new Mover()
   readonly #to: TcpSocket
   readonly #relay: SocketRelay
   readonly #name: string
@@ -260,21 +264,19 @@ class OneWay implements TcpOwner {
   }
 
   readable(): void {
-    for (let reads = 0; reads < READS; reads++) {
-      const count = this.from.read(payload, CHUNK)
-      if (count === NOTHING) return
-      if (count === 0) {
-        this.hasEnded = true
-        this.from.pause()
-        endInOrder(this.#to, () => this.#relay.sideEnded())
-        this.#relay.sideEnded()
-        return
-      }
-      this.#count(count)
-      this.#relay.moved()
-      if (!this.#to.write(payload.subarray(0, count))) return this.from.pause()
-      if (count < CHUNK) return
+    const count = this.from.read(payload, portion())
+    if (count === NOTHING) return
+    if (count === 0) {
+      this.hasEnded = true
+      this.from.pause()
+      endInOrder(this.#to, () => this.#relay.sideEnded())
+      this.#relay.sideEnded()
+      return
     }
+    this.#count(count)
+    this.#mover.moved(count)
+    this.#relay.moved()
+    if (!this.#to.write(payload.subarray(0, count))) this.from.pause()
   }
 
   /** This side's kernel has taken what the other had sent: the other may go on. */
