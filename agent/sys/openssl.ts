@@ -27,6 +27,10 @@ export const openssl = {
     large: number,
     text: string,
   ) => number,
+  SSL_CTX_set_options: self.func('uint64_t SSL_CTX_set_options(uint64_t, uint64_t)') as (
+    context: Pointer,
+    options: number,
+  ) => number,
   SSL_CTX_set_ciphersuites: self.func('int SSL_CTX_set_ciphersuites(uint64_t, const char *)') as (
     context: Pointer,
     names: string,
@@ -196,7 +200,7 @@ export const SSL = {
   ctrlMinVersion: 123,
   ctrlMaxVersion: 124,
   modeMovingWriteBuffer: 2,
-  modeReleaseBuffers: 0x10,
+  noCertificateCompression: 2 ** 32 + 2 ** 33, // SSL_OP_NO_TX_… and SSL_OP_NO_RX_CERTIFICATE_COMPRESSION
   verifyPeer: 1,
   verifyMustHave: 2,
   tls13: 0x0304,

@@ -43,6 +43,9 @@ export class TlsContext {
     must(openssl.SSL_CTX_set_ciphersuites(context, CIPHERS))
     must(openssl.SSL_CTX_ctrl_text(context, SSL.ctrlGroups, 0, GROUPS))
     must(openssl.SSL_CTX_set_num_tickets(context, 0))
+    // Brotli at its highest level would take milliseconds and half a megabyte for each handshake, to save some hundred
+    // bytes; and what a peer has compressed would be unpacked before it is known who it is.
+    openssl.SSL_CTX_set_options(context, SSL.noCertificateCompression)
     openssl.SSL_CTX_ctrl(context, SSL.ctrlSessionCache, 0, 0)
     openssl.SSL_CTX_ctrl(context, SSL.ctrlMode, SSL.modeMovingWriteBuffer, 0)
     openssl.SSL_CTX_ctrl(context, SSL.ctrlReadAhead, 1, 0)

@@ -19,6 +19,9 @@ import {
 
 const SIDES = ['client', 'server'] as const
 const HOUR_MS = 3_600_000
+// Types of TLS extensions.
+const SUPPORTED_VERSIONS = 43
+const COMPRESS_CERTIFICATE = 27
 const stranger = await createRoot('Root of somebody else')
 
 t.afterEach(() => {
@@ -199,6 +202,31 @@ for (const side of SIDES) {
     await both
     t.equal(socket.alpn(), 'h2')
   })
+}
+
+await t.test('as client it does not ask for a compressed certificate', async t => {
+  const { end } = await bare(t, 'client')
+  await settled()
+  const hello = end.receive(4096)!
+  const extensions = extensionsOf(hello)
+  t.ok(extensions.includes(SUPPORTED_VERSIONS), 'they are read')
+  t.notOk(extensions.includes(COMPRESS_CERTIFICATE), 'RFC 8879')
+})
+
+/** Types of the extensions of a ClientHello that is whole in one record (RFC 8446 §4.1.2). */
+function extensionsOf(record: Buffer): number[] {
+  let at = 5 + 4 + 2 + 32
+  at += 1 + record.readUInt8(at) // session id
+  at += 2 + record.readUInt16BE(at) // cipher suites
+  at += 1 + record.readUInt8(at) // compression methods
+  const end = at + 2 + record.readUInt16BE(at)
+  at += 2
+  const types: number[] = []
+  while (at < end) {
+    types.push(record.readUInt16BE(at))
+    at += 4 + record.readUInt16BE(at + 2)
+  }
+  return types
 }
 
 await t.test('a handshake that is given up is told as such', async t => {
