@@ -91,8 +91,8 @@ export class ClientSession extends Session {
     this.writer.headers(id, block, false, this.peer.maxFrame)
     return new Promise((resolve, reject) => {
       const abort = () => {
-        tunnel.reset(CODE.cancel)
         settle()
+        tunnel.reset(CODE.cancel)
         reject(signal!.reason)
       }
       const settle = () => {
@@ -100,14 +100,6 @@ export class ClientSession extends Session {
         signal?.removeEventListener('abort', abort)
       }
       signal?.addEventListener('abort', abort, { once: true })
-      tunnel.onClosed(() => {
-        if (!this.#pending.has(id)) return
-        settle()
-        reject(
-          tunnel.error ??
-            new StreamResetError(CODE.noError, 'stream ended before an answer', { byPeer: true }),
-        )
-      })
       this.#pending.set(id, {
         tunnel,
         resolve: answer => {
@@ -156,6 +148,12 @@ export class ClientSession extends Session {
   protected override peerReady(): void {
     for (const done of this.#onReady) done()
     this.#onReady.length = 0
+  }
+
+  protected override tunnelEnded({ id, error }: Tunnel): void {
+    this.#pending
+      .get(id)
+      ?.reject(error ?? new StreamResetError(CODE.noError, 'stream ended before an answer', { byPeer: true }))
   }
 
   protected override streamGone(): void {

@@ -259,11 +259,17 @@ export abstract class Session implements FrameSink, TransportSink {
       })
   }
 
+  /** A tunnel is over; its `error` says why, if it was not in order. */
+  protected tunnelEnded(_tunnel: Tunnel): void {}
+
   /** A stream has ended, or the peer allows more: there is place for another. */
   protected streamGone(): void {}
 
   #ended(tunnel: Tunnel): void {
-    if (this.tunnels.delete(tunnel.id)) this.streamGone()
+    if (this.tunnels.delete(tunnel.id)) {
+      this.tunnelEnded(tunnel)
+      this.streamGone()
+    }
     this.closeIfIdle()
   }
 

@@ -18,6 +18,8 @@ export interface TunnelHandlers {
   reset(error: StreamResetError): void
   /** What was written has left; more may come. */
   drain(): void
+  /** The stream is over, however it ended. Nothing follows. */
+  closed?(): void
 }
 
 /** What a tunnel needs of its session. */
@@ -48,7 +50,7 @@ export class Tunnel {
   readonly #carrier: TunnelCarrier
   #handlers: TunnelHandlers | undefined
   /** Received before anyone listened, or in small pieces while the application is slow to take what it has. */
-  readonly #gathered = new Gathered()
+  #gathered: Gathered | undefined
   #earlyEnd = false
   /** Bytes handed to the application and not yet consumed, and the pieces they came in since there were none. */
   #untaken = 0
@@ -65,7 +67,7 @@ export class Tunnel {
   #error: StreamResetError | undefined
   #isClosed = false
   #needsDrain = false
-  readonly #onClosed: (() => void)[] = []
+  #onClosed: readonly (() => void)[] = NONE
 
   constructor(
     id: number,
@@ -99,7 +101,12 @@ export class Tunnel {
   /** Calls back once when the stream is over, however it ended; at once when it already is. */
   onClosed(callback: () => void): void {
     if (this.#isClosed) callback()
-    else this.#onClosed.push(callback)
+    else this.#onClosed = [...this.#onClosed, callback] // most have one at most
+  }
+
+  /** The callback is not wanted any more. */
+  offClosed(callback: () => void): void {
+    this.#onClosed = this.#onClosed.filter(each => each !== callback)
   }
 
   /** Starts delivery. What came earlier is delivered now. */
@@ -111,6 +118,7 @@ export class Tunnel {
       handlers.end()
     }
     if (this.#error) handlers.reset(this.#error)
+    if (this.#isClosed) handlers.closed?.()
   }
 
   /** Bytes that may be sent now; 0 when some wait already, or nothing may be sent any more. */
@@ -195,7 +203,7 @@ export class Tunnel {
     this.#untaken = Math.max(0, this.#untaken - bytes)
     if (this.#untaken === 0) this.#untakenPieces = 0
     this.passedOver(bytes)
-    if (!this.#gathered.isEmpty && this.#handlers) this.#deliverGathered()
+    if (this.#gathered && this.#handlers) this.#deliverGathered()
   }
 
   /** Bytes that count against the windows and are for no application: padding. */
@@ -267,10 +275,11 @@ export class Tunnel {
     if (this.#isClosed) return
     const isSlow = this.#untakenPieces >= SLOW_FROM && piece.length < SMALL_PIECE
     if (!this.#handlers || isSlow) {
+      this.#gathered ??= new Gathered()
       this.#gathered.push(piece) // `attach` or the next `consumed` hands it on
       return
     }
-    if (!this.#gathered.isEmpty) this.#deliverGathered()
+    if (this.#gathered) this.#deliverGathered()
     this.#deliver(piece)
   }
 
@@ -281,7 +290,9 @@ export class Tunnel {
   }
 
   #deliverGathered(): void {
-    for (const piece of this.#gathered.take()) this.#deliver(piece)
+    const gathered = this.#gathered
+    this.#gathered = undefined
+    for (const piece of gathered?.take() ?? []) this.#deliver(piece)
   }
 
   receiveEnd(): void {
@@ -322,25 +333,29 @@ export class Tunnel {
     if (this.#isClosed) return
     this.#error = error
     this.#pending = []
-    this.#close()
-    this.#handlers?.reset(error)
+    this.#close(error)
   }
 
   /** What was received and will not be taken: the connection's window gets it back. */
   #discard(): void {
     this.#carrier.credit(this.#held)
     this.#held = 0
-    this.#gathered.take()
+    this.#gathered = undefined
   }
 
-  #close(): void {
+  #close(error?: StreamResetError): void {
     this.#isClosed = true
     this.#carrier.ended(this)
     if (this.#error) this.#discard()
-    for (const callback of this.#onClosed) callback()
-    this.#onClosed.length = 0
+    const callbacks = this.#onClosed
+    this.#onClosed = NONE
+    for (const callback of callbacks) callback()
+    if (error) this.#handlers?.reset(error)
+    this.#handlers?.closed?.()
   }
 }
+
+const NONE: readonly (() => void)[] = []
 
 /** Pieces that wait for the application from which on it counts as slow, and small ones are joined. */
 const SLOW_FROM = 32

@@ -22,7 +22,7 @@ export interface CapturedKind {
   readonly descriptors: number
   /** What is known of the two ends. */
   readonly ends: (peer: SocketAddress, destination: SocketAddress, context: PodContext) => Ends
-  /** Carries it to its end. `gone` aborts when the application is lost before anything is carried. */
+  /** Gets it on its way: resolves when it is carried, or has been refused. `gone` aborts when the application is lost before anything is carried. */
   readonly carry: (
     socket: TcpSocket,
     connection: Connection,

@@ -13,6 +13,7 @@ import type { TcpSocket } from '../io/tcp.ts'
 import type { TlsSocket } from '../io/tls-socket.ts'
 import { AGENT_PORTS, PORT } from '../ports.ts'
 import { resetOnClose } from './app-socket.ts'
+import { Carried, cutWith } from './carried.ts'
 import type { Connection } from './connection.ts'
 import { endsOf } from './ends.ts'
 import { parseForwarded } from './forwarded.ts'
@@ -24,10 +25,11 @@ export function acceptHbone(socket: TlsSocket, context: PodContext): ServerSessi
   const ends = endsOf(socket.fd)
   const { ip: sourceIp, port: sourcePort } = ends.peer
   const localIp = ends.local.ip
+  const hboneAddress = formatAddress(localIp, PORT.hbone)
   try {
     const identity = clientIdentity(socket.peerCertificate(), context.trustDomain)
     const session = new ServerSession(socket, context.options.session, request => {
-      accept(request, { identity, sourceIp, sourcePort, localIp }, context)
+      accept(request, { identity, sourceIp, sourcePort, localIp, hboneAddress }, context)
     })
     session.onClosed(error => {
       if (!error) return
@@ -62,6 +64,8 @@ interface Peer {
   readonly sourcePort: number
   /** The address the peer dialled: this pod's. */
   readonly localIp: string
+  /** The same with the port of the tunnel. */
+  readonly hboneAddress: string
 }
 
 function accept(request: ConnectRequest, peer: Peer, context: PodContext): void {
@@ -78,7 +82,7 @@ function accept(request: ConnectRequest, peer: Peer, context: PodContext): void 
     },
     destination: { ...here(context), ip: target?.ip ?? peer.localIp, port: target?.port ?? 0 },
   })
-  connection.hboneAddress = formatAddress(peer.localIp, PORT.hbone)
+  connection.hboneAddress = peer.hboneAddress
   connection.cut = () => request.tunnel.reset(CODE.connectError)
   if (context.book.descriptorsOf(context.pod.uid) > context.options.maxConnections) {
     request.respond(503, [['culvert-error', TOO_MANY.errorCode]])
@@ -134,7 +138,8 @@ async function answer(
     return
   }
   const gone = new Cancel()
-  request.tunnel.onClosed(() => gone.abort(GIVEN_UP))
+  const giveUp = () => gone.abort(GIVEN_UP)
+  request.tunnel.onClosed(giveUp)
   let app: TcpSocket
   try {
     // A pod that calls itself must not be spoofed: the reply would never come back through the tunnel.
@@ -145,6 +150,8 @@ async function answer(
     request.respond(503, [['culvert-error', code]])
     connection.close({ reason: 'unreachable', error: errorText(err), errorCode: code })
     return
+  } finally {
+    request.tunnel.offClosed(giveUp)
   }
   if (request.tunnel.isClosed) {
     app.reset()
@@ -157,13 +164,8 @@ async function answer(
   resetOnClose(app)
   request.respond(200)
   connection.established('mtls')
-  const counts = {
-    fromApp: (bytes: number) => (connection.fromDestination += bytes),
-    toApp: (bytes: number) => (connection.toDestination += bytes),
-  }
-  const relay = relayTunnel(app, request.tunnel, counts, context.options.halfClosedMs)
-  connection.cut = why => relay.cut(why)
-  connection.close(await relay.ended)
+  const owner = new Carried(connection, 'destination')
+  connection.cut = cutWith(relayTunnel(app, request.tunnel, owner, context.options.halfClosedMs))
 }
 
 function here(context: PodContext): {

@@ -13,12 +13,13 @@ import type { TcpSocket } from '../io/tcp.ts'
 import type { Endpoint, ServiceInfo } from '../worker/messages.ts'
 import { resetOnClose } from './app-socket.ts'
 import { acceptCaptured, type CapturedKind } from './captured.ts'
+import { Carried, cutWith } from './carried.ts'
 import type { Connection } from './connection.ts'
 import { dialHbone } from './dial.ts'
 import { failureOf, refusal, type Failure } from './failure.ts'
 import { formatForwarded } from './forwarded.ts'
 import type { PodContext } from './pod-context.ts'
-import { relaySockets, relayTunnel, type RelayCounts } from './relay.ts'
+import { relaySockets, relayTunnel } from './relay.ts'
 import { newTraceparent } from './traceparent.ts'
 
 /** Attempts for one connection, at one endpoint or at several. */
@@ -104,7 +105,7 @@ interface Attempt {
 
 type Via<K extends Endpoint['via']['kind']> = Extract<Endpoint['via'], { kind: K }>
 
-/** Undefined when the connection was carried to its end. */
+/** Undefined when the connection is carried. */
 async function viaTunnel(attempt: Attempt, via: Via<'hbone'>): Promise<Failure | undefined> {
   const { app, connection, context, endpoint, service, hasOther, signal } = attempt
   connection.hboneAddress = formatAddress(endpoint.ip, via.port)
@@ -132,9 +133,8 @@ async function viaTunnel(attempt: Attempt, via: Via<'hbone'>): Promise<Failure |
     clearTimeout(impatient)
   }
   connection.established('mtls')
-  const relay = relayTunnel(app, tunnel, countsOf(connection), context.options.halfClosedMs)
-  connection.cut = why => relay.cut(why)
-  connection.close(await relay.ended)
+  const owner = new Carried(connection, 'source')
+  connection.cut = cutWith(relayTunnel(app, tunnel, owner, context.options.halfClosedMs))
   return undefined
 }
 
@@ -190,9 +190,8 @@ async function inTheClear(attempt: Attempt, via: Via<'tcp'>): Promise<Failure | 
   }
   resetOnClose(peer)
   connection.established(via.reason)
-  const relay = relaySockets(app, peer, countsOf(connection), context.options.halfClosedMs)
-  connection.cut = why => relay.cut(why)
-  connection.close(await relay.ended)
+  const owner = new Carried(connection, 'source')
+  connection.cut = cutWith(relaySockets(app, peer, owner, context.options.halfClosedMs))
   return undefined
 }
 
@@ -229,11 +228,4 @@ export function pickEndpoint<E extends { readonly weight: number }>(
     if (at < 0) return endpoint
   }
   return left.at(-1)
-}
-
-function countsOf(connection: Connection): RelayCounts {
-  return {
-    fromApp: bytes => (connection.toDestination += bytes),
-    toApp: bytes => (connection.fromDestination += bytes),
-  }
 }

@@ -8,6 +8,7 @@ import { errorCode, errorText } from '../../lib/errors.ts'
 import type { TcpSocket } from '../io/tcp.ts'
 import { resetOnClose } from './app-socket.ts'
 import { acceptCaptured, type CapturedKind } from './captured.ts'
+import { Carried, cutWith } from './carried.ts'
 import type { Connection } from './connection.ts'
 import type { PodContext } from './pod-context.ts'
 import { relaySockets } from './relay.ts'
@@ -60,11 +61,6 @@ async function carry(
   }
   resetOnClose(app)
   connection.established(decision.reason)
-  const counts = {
-    fromApp: (bytes: number) => (connection.toDestination += bytes),
-    toApp: (bytes: number) => (connection.fromDestination += bytes),
-  }
-  const relay = relaySockets(client, app, counts, context.options.halfClosedMs)
-  connection.cut = why => relay.cut(why)
-  connection.close(await relay.ended)
+  const owner = new Carried(connection, 'source')
+  connection.cut = cutWith(relaySockets(client, app, owner, context.options.halfClosedMs))
 }

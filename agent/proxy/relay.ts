@@ -5,7 +5,7 @@
  * - bytes are credited to the sender only when the receiver's kernel has taken them.
  * - once one direction has ended, a silence of `halfClosedMs` in the other resets both: an application that forgets
  *   to close must not hold two descriptors and a stream for ever.
- * - the promise never rejects: how it ended is its value.
+ * - the owner is told once how it ended.
  */
 import { errorText } from '../../lib/errors.ts'
 import { CODE, codeName, FRAME_HEADER_BYTES, type StreamResetError } from '../hbone/protocol.ts'
@@ -21,14 +21,16 @@ export interface RelayEnd {
   readonly errorCode?: string
 }
 
-/** Counts application bytes by where they came from. */
-export interface RelayCounts {
+/** Whom a relay tells. */
+export interface RelayOwner {
+  /** Bytes of the application (the first of two sockets) have passed, or bytes for it. */
   fromApp(bytes: number): void
   toApp(bytes: number): void
+  /** It is over; told once, and the last that is heard of it. */
+  ended(end: RelayEnd): void
 }
 
 export interface Relay {
-  readonly ended: Promise<RelayEnd>
   /** Ends both sides out of order. */
   cut(why: string): void
 }
@@ -47,38 +49,30 @@ function portion(): number {
 }
 
 /** Between the application and a tunnel. The socket must be paused. */
-export function relayTunnel(
-  app: TcpSocket,
-  tunnel: Tunnel,
-  counts: RelayCounts,
-  halfClosedMs: number,
-): Relay {
-  return new TunnelRelay(app, tunnel, counts, halfClosedMs)
+export function relayTunnel(app: TcpSocket, tunnel: Tunnel, owner: RelayOwner, halfClosedMs: number): Relay {
+  return new TunnelRelay(app, tunnel, owner, halfClosedMs)
 }
 
+// Thousands of these live at a time: no closure, promise or array that one can do without.
 class TunnelRelay implements Relay, TcpOwner, TunnelHandlers {
-  readonly ended: Promise<RelayEnd>
   readonly #app: TcpSocket
   readonly #tunnel: Tunnel
-  readonly #counts: RelayCounts
-  readonly #silence: Silence
-  #finish: (end: RelayEnd) => void = () => undefined
+  readonly #owner: RelayOwner
+  readonly #halfClosedMs: number
+  /** Begins with the end of the first direction. */
+  #silence: Silence | undefined
   #failure: RelayEnd | undefined
   #hasAppEnded = false
+  #isOver = false
   /** Received for the application and not yet with its kernel. */
   #owed = 0
 
-  constructor(app: TcpSocket, tunnel: Tunnel, counts: RelayCounts, halfClosedMs: number) {
+  constructor(app: TcpSocket, tunnel: Tunnel, owner: RelayOwner, halfClosedMs: number) {
     this.#app = app
     this.#tunnel = tunnel
-    this.#counts = counts
-    this.ended = new Promise(resolve => (this.#finish = resolve))
-    this.#silence = new Silence(halfClosedMs, why => this.#fail(why, 'ETIMEDOUT', CODE.cancel))
+    this.#owner = owner
+    this.#halfClosedMs = halfClosedMs
     app.owner = this
-    tunnel.onClosed(() => {
-      if (!this.#hasAppEnded) app.resume() // it may have waited for room, and its end is still to be seen
-      this.#settle()
-    })
     tunnel.attach(this)
     if (app.isClosed) this.#fail('application closed the connection', 'ECONNRESET', CODE.connectError)
     else app.resume()
@@ -103,8 +97,8 @@ class TunnelRelay implements Relay, TcpOwner, TunnelHandlers {
     const count = app.read(payload, room)
     if (count === NOTHING) return
     if (count === 0) return this.#appEnded()
-    this.#counts.fromApp(count)
-    this.#silence.broken()
+    this.#owner.fromApp(count)
+    this.#silence?.broken()
     tunnel.sendInPlace(chunk, count)
   }
 
@@ -114,7 +108,7 @@ class TunnelRelay implements Relay, TcpOwner, TunnelHandlers {
   }
 
   drained(): void {
-    this.#silence.broken()
+    this.#silence?.broken()
     const taken = this.#owed - this.#app.queued
     this.#owed -= taken
     if (taken > 0) this.#tunnel.consumed(taken)
@@ -127,7 +121,7 @@ class TunnelRelay implements Relay, TcpOwner, TunnelHandlers {
   #appEnded(): void {
     this.#hasAppEnded = true
     this.#app.pause()
-    this.#silence.begin()
+    this.#watchSilence()
     this.#tunnel.end()
     this.#closeIfDone()
   }
@@ -137,20 +131,25 @@ class TunnelRelay implements Relay, TcpOwner, TunnelHandlers {
   data(bytes: Buffer): void {
     const app = this.#app
     if (app.isClosed) return this.#tunnel.consumed(bytes.length)
-    this.#counts.toApp(bytes.length)
+    this.#owner.toApp(bytes.length)
     this.#owed += bytes.length
     app.write(bytes)
     this.drained()
   }
 
   end(): void {
-    this.#silence.begin()
+    this.#watchSilence()
     endInOrder(this.#app, () => this.#closeIfDone())
   }
 
   drain(): void {
-    this.#silence.broken()
+    this.#silence?.broken()
     this.#app.resume()
+  }
+
+  closed(): void {
+    if (!this.#hasAppEnded) this.#app.resume() // it may have waited for room, and its end is still to be seen
+    this.#settle()
   }
 
   reset(error: StreamResetError): void {
@@ -175,14 +174,19 @@ class TunnelRelay implements Relay, TcpOwner, TunnelHandlers {
     this.#settle()
   }
 
+  #watchSilence(): void {
+    this.#silence ??= new Silence(this.#halfClosedMs, why => this.#fail(why, 'ETIMEDOUT', CODE.cancel))
+  }
+
   #settle(): void {
-    if (!this.#app.isClosed || !this.#tunnel.isClosed) return
-    this.#silence.end()
+    if (this.#isOver || !this.#app.isClosed || !this.#tunnel.isClosed) return
+    this.#isOver = true
+    this.#silence?.end()
     // What the application took last, or never took: the session's window is not its to keep.
     const owed = this.#owed
     this.#owed = 0
     if (owed > 0) this.#tunnel.consumed(owed)
-    this.#finish(this.#failure ?? {})
+    this.#owner.ended(this.#failure ?? {})
   }
 }
 
@@ -190,25 +194,23 @@ class TunnelRelay implements Relay, TcpOwner, TunnelHandlers {
 export function relaySockets(
   app: TcpSocket,
   peer: TcpSocket,
-  counts: RelayCounts,
+  owner: RelayOwner,
   halfClosedMs: number,
 ): Relay {
-  return new SocketRelay(app, peer, counts, halfClosedMs)
+  return new SocketRelay(app, peer, owner, halfClosedMs)
 }
 
 class SocketRelay implements Relay {
-  readonly ended: Promise<RelayEnd>
+  readonly owner: RelayOwner
   readonly #sides: readonly [OneWay, OneWay]
-  readonly #silence: Silence
-  #finish: (end: RelayEnd) => void = () => undefined
+  readonly #halfClosedMs: number
+  #silence: Silence | undefined
+  #isOver = false
 
-  constructor(app: TcpSocket, peer: TcpSocket, counts: RelayCounts, halfClosedMs: number) {
-    this.ended = new Promise(resolve => (this.#finish = resolve))
-    this.#silence = new Silence(halfClosedMs, why => this.fail(why, 'ETIMEDOUT'))
-    this.#sides = [
-      new OneWay(this, 'application', app, peer, bytes => counts.fromApp(bytes)),
-      new OneWay(this, 'peer', peer, app, bytes => counts.toApp(bytes)),
-    ]
+  constructor(app: TcpSocket, peer: TcpSocket, owner: RelayOwner, halfClosedMs: number) {
+    this.owner = owner
+    this.#halfClosedMs = halfClosedMs
+    this.#sides = [new OneWay(this, 'application', app, peer), new OneWay(this, 'peer', peer, app)]
     if (app.isClosed || peer.isClosed) this.fail('closed before anything was carried', 'ECONNRESET')
     app.resume()
     peer.resume()
@@ -219,22 +221,27 @@ class SocketRelay implements Relay {
   }
 
   moved(): void {
-    this.#silence.broken()
+    this.#silence?.broken()
   }
 
   sideEnded(): void {
-    this.#silence.begin()
+    this.#silence ??= new Silence(this.#halfClosedMs, why => this.fail(why, 'ETIMEDOUT'))
     const isDone = this.#sides.every(side => side.hasEnded && side.from.isEnded)
     if (!isDone) return
     for (const side of this.#sides) side.from.destroy()
-    this.#silence.end()
-    this.#finish({})
+    this.#over({})
   }
 
   fail(error: string, errorCode: string): void {
     for (const side of this.#sides) side.from.reset()
-    this.#silence.end()
-    this.#finish({ error, errorCode })
+    this.#over({ error, errorCode })
+  }
+
+  #over(end: RelayEnd): void {
+    this.#silence?.end()
+    if (this.#isOver) return
+    this.#isOver = true
+    this.owner.ended(end)
   }
 }
 
@@ -245,21 +252,13 @@ class OneWay implements TcpOwner {
   readonly #mover = new Mover()
   readonly #to: TcpSocket
   readonly #relay: SocketRelay
-  readonly #name: string
-  readonly #count: (bytes: number) => void
+  readonly #name: 'application' | 'peer'
 
-  constructor(
-    relay: SocketRelay,
-    name: string,
-    from: TcpSocket,
-    to: TcpSocket,
-    count: (bytes: number) => void,
-  ) {
+  constructor(relay: SocketRelay, name: 'application' | 'peer', from: TcpSocket, to: TcpSocket) {
     this.#relay = relay
     this.#name = name
     this.from = from
     this.#to = to
-    this.#count = count
     from.owner = this
   }
 
@@ -273,7 +272,8 @@ class OneWay implements TcpOwner {
       this.#relay.sideEnded()
       return
     }
-    this.#count(count)
+    if (this.#name === 'application') this.#relay.owner.fromApp(count)
+    else this.#relay.owner.toApp(count)
     this.#mover.moved(count)
     this.#relay.moved()
     if (!this.#to.write(payload.subarray(0, count))) this.from.pause()

@@ -8,13 +8,13 @@ import { ServerSession, type ConnectRequest } from '../../../agent/hbone/server.
 import type { Tunnel } from '../../../agent/hbone/tunnel.ts'
 import { TlsSocket } from '../../../agent/io/tls-socket.ts'
 import { relayTunnel } from '../../../agent/proxy/relay.ts'
+import { watchRelay } from '../../helpers/relays.ts'
 import { agentPair } from '../../helpers/tcp.ts'
 import { fdPair, settled } from '../../helpers/io.ts'
 import { ours } from '../../helpers/tls-ends.ts'
 
 const MIB = 1024 * 1024
 const HOUR_MS = 3_600_000
-const none = { fromApp: () => undefined, toApp: () => undefined }
 
 /** Two sessions over TLS, as between two nodes. */
 async function sessions(t: Test) {
@@ -44,7 +44,10 @@ async function connection(t: Test, open: () => Promise<[Tunnel, Tunnel]>) {
   const [one, nearApp] = await agentPair(t)
   const [other, farApp] = await agentPair(t)
   const [near, far] = await open()
-  const relays = [relayTunnel(nearApp, near, none, HOUR_MS), relayTunnel(farApp, far, none, HOUR_MS)]
+  const relays = [
+    watchRelay(owner => relayTunnel(nearApp, near, owner, HOUR_MS)),
+    watchRelay(owner => relayTunnel(farApp, far, owner, HOUR_MS)),
+  ]
   return { one, other, relays }
 }
 

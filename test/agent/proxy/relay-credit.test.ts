@@ -2,12 +2,12 @@
 import { once } from 'node:events'
 import t from 'tap'
 import { relayTunnel } from '../../../agent/proxy/relay.ts'
+import { watchRelay } from '../../helpers/relays.ts'
 import { agentPair } from '../../helpers/tcp.ts'
 import { Receiver, sessionPair } from '../../helpers/tunnel.ts'
 
 const MIB = 1024 * 1024
 const HOUR_MS = 3_600_000
-const none = { fromApp: () => undefined, toApp: () => undefined }
 /** What each leaves behind is more than 1 MiB of a connection window of 16 MiB, if it does. */
 const STREAMS = 18
 
@@ -26,7 +26,7 @@ for (const [how, isReset] of [
       app.on('error', () => undefined)
       app.pause()
       app.end()
-      const relay = relayTunnel(agents, tunnel, none, HOUR_MS)
+      const relay = watchRelay(owner => relayTunnel(agents, tunnel, owner, HOUR_MS))
       await new Receiver(request.tunnel).ended
       // More than the kernel takes, so that the last of it waits for the application.
       const stuck = AbortSignal.timeout(10_000)

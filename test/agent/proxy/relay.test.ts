@@ -2,7 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import t, { type Test } from 'tap'
-import { relaySockets, relayTunnel, type Relay } from '../../../agent/proxy/relay.ts'
+import { relaySockets, relayTunnel } from '../../../agent/proxy/relay.ts'
+import { watchRelay, type WatchedRelay } from '../../helpers/relays.ts'
 import { agentPair, readAll } from '../../helpers/tcp.ts'
 import { tunnelPair } from '../../helpers/tunnel.ts'
 
@@ -13,8 +14,7 @@ interface Carried {
   readonly client: Socket
   readonly server: Socket
   /** From the client's side to the server's: one or two. */
-  readonly relays: readonly Relay[]
-  readonly counts: { fromClient: number; toClient: number }
+  readonly relays: readonly WatchedRelay[]
   /** Takes the transport away from under the connection; only tunnels have one. */
   readonly lose: () => void
 }
@@ -26,39 +26,23 @@ const throughTunnel: Carry = async (t, halfClosedMs = HOUR_MS) => {
   const [client, nearApp] = await agentPair(t)
   const [server, farApp] = await agentPair(t)
   const { near, far, server: session } = await tunnelPair(t)
-  const counts = { fromClient: 0, toClient: 0 }
-  const counter = {
-    fromApp: (bytes: number) => (counts.fromClient += bytes),
-    toApp: (bytes: number) => (counts.toClient += bytes),
-  }
-  const none = { fromApp: () => undefined, toApp: () => undefined }
   const relays = [
-    relayTunnel(nearApp, near, counter, halfClosedMs),
-    relayTunnel(farApp, far, none, halfClosedMs),
+    watchRelay(owner => relayTunnel(nearApp, near, owner, halfClosedMs)),
+    watchRelay(owner => relayTunnel(farApp, far, owner, halfClosedMs)),
   ]
-  return { client, server, relays, counts, lose: () => session.transport.destroy() }
+  return { client, server, relays, lose: () => session.transport.destroy() }
 }
 
 const betweenSockets: Carry = async (t, halfClosedMs = HOUR_MS) => {
   const [client, near] = await agentPair(t)
   const [server, far] = await agentPair(t)
-  const counts = { fromClient: 0, toClient: 0 }
-  const counter = {
-    fromApp: (bytes: number) => (counts.fromClient += bytes),
-    toApp: (bytes: number) => (counts.toClient += bytes),
-  }
-  return {
-    client,
-    server,
-    relays: [relaySockets(near, far, counter, halfClosedMs)],
-    counts,
-    lose: () => undefined,
-  }
+  const relay = watchRelay(owner => relaySockets(near, far, owner, halfClosedMs))
+  return { client, server, relays: [relay], lose: () => undefined }
 }
 
 for (const [where, carry] of Object.entries({ throughTunnel, betweenSockets })) {
   await t.test(`bytes of both directions arrive whole and are counted (${where})`, async t => {
-    const { client, server, relays, counts } = await carry(t)
+    const { client, server, relays } = await carry(t)
     const up = randomBytes(5 * MIB)
     const down = randomBytes(3 * MIB)
     client.end(up)
@@ -67,7 +51,8 @@ for (const [where, carry] of Object.entries({ throughTunnel, betweenSockets })) 
     t.ok(atServer.equals(up))
     t.ok(atClient.equals(down))
     for (const relay of relays) t.strictSame(await relay.ended, {})
-    t.strictSame(counts, { fromClient: up.length, toClient: down.length })
+    const [first] = relays as [WatchedRelay]
+    t.strictSame([first.fromApp, first.toApp], [up.length, down.length])
   })
 
   for (const first of ['client', 'server'] as const)
@@ -185,18 +170,21 @@ await t.test('a tunnel that is lost is a reset for both applications and an end 
 })
 
 await t.test('an application that was gone before anything was carried', async t => {
-  const none = { fromApp: () => undefined, toApp: () => undefined }
   const [apart, gone] = await agentPair(t)
   apart.on('error', () => undefined)
   const { near, far } = await tunnelPair(t)
   gone.destroy()
-  t.match(await relayTunnel(gone, near, none, HOUR_MS).ended, { errorCode: 'ECONNRESET' })
+  t.match(await watchRelay(owner => relayTunnel(gone, near, owner, HOUR_MS)).ended, {
+    errorCode: 'ECONNRESET',
+  })
   await new Promise<void>(resolve => far.onClosed(resolve))
   const [alsoApart, alsoGone] = await agentPair(t)
   alsoApart.on('error', () => undefined)
   const [client, near2] = await agentPair(t)
   alsoGone.destroy()
-  t.match(await relaySockets(near2, alsoGone, none, HOUR_MS).ended, { errorCode: 'ECONNRESET' })
+  t.match(await watchRelay(owner => relaySockets(near2, alsoGone, owner, HOUR_MS)).ended, {
+    errorCode: 'ECONNRESET',
+  })
   const [err] = (await once(client, 'error')) as [NodeJS.ErrnoException]
   t.equal(err.code, 'ECONNRESET')
 })
