@@ -120,23 +120,13 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
     startedAtMs,
     log: log.child({ component: 'reports' }),
   })
-  const accessLog = new AccessLog({
-    fields: { node: config.nodeName },
-    level: config.logLevel,
-    onDropped: lines => metrics.accessLogDropped(lines),
-  })
+  const accessLog = new AccessLog({ onDropped: lines => metrics.accessLogDropped(lines) })
 
   dataPlane.adopt({
     control: router,
     events: {
-      opened: (record, thread) => {
-        metrics.opened(record, thread)
-        accessLog.opened(record)
-      },
-      closed: (record, thread) => {
-        metrics.closed(record, thread)
-        accessLog.closed(record)
-      },
+      traffic: (traffic, thread) => metrics.traffic(traffic, thread),
+      accessLog: writes => accessLog.write(writes),
       counters: (thread, counters, dialled) => {
         metrics.threadCounters(thread, counters)
         uncaptured.dialled(thread, dialled)
@@ -204,7 +194,7 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
       logLevel: () => log.level,
       setLogLevel: level => {
         log.level = level
-        accessLog.level = level
+        threads.tell({ type: 'log-level', level })
       },
       quit: () => shutdown.request('asked to on the admin port'),
     },

@@ -61,8 +61,8 @@ function startThreads(config: AgentConfig, log: Logger): StartedThreads {
       admit: async question => owned().control.admit(question),
     },
     {
-      opened: (record, thread) => owner?.events.opened(record, thread),
-      closed: (record, thread) => owner?.events.closed(record, thread),
+      traffic: (report, thread) => owner?.events.traffic(report, thread),
+      accessLog: writes => owner?.events.accessLog(writes),
       counters: (thread, counters, dialled) => owner?.events.counters(thread, counters, dialled),
       died: error => {
         log.fatal({ err: errorText(error) }, 'a data-plane thread died; ending the process')
@@ -71,14 +71,14 @@ function startThreads(config: AgentConfig, log: Logger): StartedThreads {
     },
     log.child({ component: 'data-plane' }),
   )
+  // One pod may have three quarters of all there are.
+  const maxConnections = Math.min(
+    DEFAULT_PROXY.maxConnections,
+    Math.floor((descriptorLimit() * 0.75) / config.threads),
+  )
   const ready = threads.start(config.threads, {
-    ...config.tunnel,
-    clusterId: config.clusterId,
-    // One pod may have three quarters of all there are.
-    maxConnections: Math.min(
-      DEFAULT_PROXY.maxConnections,
-      Math.floor((descriptorLimit() * 0.75) / config.threads),
-    ),
+    proxy: { ...config.tunnel, clusterId: config.clusterId, maxConnections },
+    accessLog: { level: config.logLevel, fields: { node: config.nodeName } },
   })
   ready.catch(() => undefined) // whoever starts the agent waits for it, but may come to that only later
   return {

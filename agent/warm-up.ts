@@ -5,11 +5,15 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { DEFAULT_SESSION } from './hbone/limits.ts'
-import { DEFAULT_PROXY, type ProxyOptions } from './proxy/pod-context.ts'
+import { DEFAULT_PROXY } from './proxy/pod-context.ts'
+import type { ThreadOptions } from './worker/thread.ts'
 
 /** Loads everything that an agent loads, in both kinds of threads. Node writes the cache at the end of the process. */
 export async function warmUp(): Promise<void> {
-  const workerData: ProxyOptions = { ...DEFAULT_PROXY, session: DEFAULT_SESSION, clusterId: '' }
+  const workerData: ThreadOptions = {
+    proxy: { ...DEFAULT_PROXY, session: DEFAULT_SESSION, clusterId: '' },
+    accessLog: { level: 'info', fields: {} },
+  }
   const worker = new Worker(new URL('worker/thread.ts', import.meta.url), { workerData })
   const ready = once(worker, 'message')
   await Promise.all([import('./start.ts'), import('./agent.ts')])

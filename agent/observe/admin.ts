@@ -4,7 +4,7 @@
  * had one. A browser on the same machine must not be led here by a web page, hence the checks of Host and Origin.
  */
 import type { IncomingMessage } from 'node:http'
-import { isLogLevel, LOG_LEVELS, type Logger } from '../../lib/log.ts'
+import { isLogLevel, LOG_LEVELS, type Logger, type LogLevel } from '../../lib/log.ts'
 import { CulvertError } from '../../lib/errors.ts'
 import { HttpService, json, text, type HttpRoute } from './http-service.ts'
 
@@ -19,7 +19,7 @@ export interface AdminHandlers {
   /** Text for people: the rules of one pod, named by uid, name or namespace/name. Throws `INPUT` when there is none. */
   rules: (pod: string) => Eventually<string>
   logLevel: () => string
-  setLogLevel: (level: string) => void
+  setLogLevel: (level: LogLevel) => void
   /** Begins an orderly stop. */
   quit: () => void
 }

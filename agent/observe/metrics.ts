@@ -8,7 +8,7 @@ import { systemClock, type Clock } from '../../lib/clock.ts'
 import type { UncapturedReason } from '../../lib/reasons.ts'
 import { parseSpiffe } from '../../lib/spiffe.ts'
 import type { CertificateStatus, FetchResult } from '../identity/manager.ts'
-import type { ConnectionRecord } from '../worker/messages.ts'
+import type { TrafficReport } from '../worker/messages.ts'
 import { BoundedLabel } from './bounded-label.ts'
 import { registerProcessMetrics } from './process-metrics.ts'
 import type { ThreadHeap } from './thread-heaps.ts'
@@ -127,18 +127,13 @@ export class AgentMetrics {
       })
   }
 
-  /** A connection began. `thread` tells the connection numbers of several threads apart. */
-  opened(record: ConnectionRecord, thread = 0): void {
-    this.#traffic.opened(record, thread)
-  }
-
-  /** A connection ended, or was refused. */
-  closed(record: ConnectionRecord, thread = 0): void {
-    this.#traffic.closed(record, thread)
-    const { direction, reason, error, errorCode } = record
-    this.#connections.inc({ direction, reason })
-    if (error !== undefined)
-      this.#errors.inc({ direction, code: errorCode === undefined ? 'none' : this.#errorCodes.of(errorCode) })
+  /** What a data-plane thread has counted of connections since its last report. */
+  traffic(report: TrafficReport, thread: number): void {
+    this.#traffic.take(thread, report)
+    for (const { direction, word, count } of report.reasons)
+      this.#connections.inc({ direction, reason: word }, count)
+    for (const { direction, word, count } of report.errors)
+      this.#errors.inc({ direction, code: word === undefined ? 'none' : this.#errorCodes.of(word) }, count)
   }
 
   /** The `counters` message of a data-plane thread. */

@@ -1,12 +1,11 @@
 /**
- * The `istio_tcp_*` counters: one series for each pair of workloads that talk. Peers choose who they talk to, so the
- * number of series is bounded here: one that was idle for ten minutes and has nothing open goes, and beyond the cap
- * newcomers are counted together under `other`. A label set is rendered once and kept as text: a scrape only joins
- * strings.
+ * The `istio_tcp_*` counters: one series for each pair of workloads that talk, summed up from what the data-plane threads
+ * report of theirs. Peers choose who they talk to, so the number of series is bounded here: one that was idle for ten
+ * minutes and has nothing open goes, and beyond the cap newcomers are counted together under `other`. A label set is
+ * rendered once and kept as text: a scrape only joins strings.
  */
 import { systemClock, type Clock } from '../../lib/clock.ts'
-import type { ConnectionRecord } from '../worker/messages.ts'
-import { responseFlag } from './response-flags.ts'
+import type { TrafficChange, TrafficLabels, TrafficReport } from '../worker/messages.ts'
 
 export interface TrafficSeriesOptions {
   /** @default 10000 */
@@ -28,6 +27,16 @@ interface Series {
   /** Connections that are open now: as long as there are any, the series stays. */
   open: number
   usedAtMs: number
+  /** False for those that share `other`, and for one that has gone. */
+  isKept: boolean
+}
+
+/** What a thread means by one of its numbers. */
+interface Known {
+  readonly labels: TrafficLabels
+  series: Series
+  /** Of this thread's connections. */
+  open: number
 }
 
 // In the order of the field's own exposition. What only a Deployment's labels would tell is unknown to an agent.
@@ -70,15 +79,15 @@ const OTHER = 'other'
 const LONGEST_VALUE = 256 // characters; Kubernetes names are shorter
 /** Idle series that may be passed over because something is still open, before the cap is taken as reached. */
 const MOST_PASSED_OVER = 16
-// Thread numbers and connection numbers share one key.
-const IDS_PER_THREAD = 2 ** 40
 
 export class TrafficSeries {
   readonly #options: Required<TrafficSeriesOptions>
   // In order of use: the first is the one that was idle longest.
   readonly #series = new Map<string, Series>()
   readonly #overflow = new Map<string, Series>()
-  readonly #openConnections = new Map<number, Series>()
+  /** By thread, then by the thread's own number for it: as many as the threads keep, who say what they let go. */
+  readonly #known = new Map<number, Map<number, Known>>()
+  #open = 0
   #folded = 0
 
   constructor(options: TrafficSeriesOptions = {}) {
@@ -97,41 +106,24 @@ export class TrafficSeries {
 
   /** Connections that are open now. */
   get open(): number {
-    return this.#openConnections.size
+    return this.#open
   }
 
-  opened(record: ConnectionRecord, thread: number): void {
-    const id = thread * IDS_PER_THREAD + record.id
-    if (this.#openConnections.has(id)) return
-    const series = this.#find(record, '-')
-    series.opened++
-    series.open++
-    this.#openConnections.set(id, series)
-  }
-
-  /** Counts the end of a connection, and its beginning too when that was never told (it was refused at once). */
-  closed(record: ConnectionRecord, thread: number): void {
-    const id = thread * IDS_PER_THREAD + record.id
-    const begun = this.#openConnections.get(id)
-    this.#openConnections.delete(id)
-    if (begun) begun.open--
-    const series = this.#find(record, responseFlag(record))
-    if (!begun) series.opened++
-    series.closed++
-    // Received and sent are the server's words for it, whichever side reports.
-    series.received += record.bytesSent
-    series.sent += record.bytesReceived
-    if (record.error !== undefined) series.failed++
+  /** Adds what a thread has counted since its last report. */
+  take(thread: number, { changes, forgotten }: Pick<TrafficReport, 'changes' | 'forgotten'>): void {
+    const known = this.#known.get(thread) ?? new Map<number, Known>()
+    this.#known.set(thread, known)
+    for (const change of changes) this.#change(known, change)
+    for (const id of forgotten) known.delete(id)
   }
 
   /** Nothing more will be heard of a thread's open connections. */
   threadGone(thread: number): void {
-    for (const [id, series] of this.#openConnections) {
-      if (Math.floor(id / IDS_PER_THREAD) !== thread) continue
-      this.#openConnections.delete(id)
-      series.open--
-      series.closed++
+    for (const one of this.#known.get(thread)?.values() ?? []) {
+      one.series.closed += one.open
+      this.#setOpen(one, 0)
     }
+    this.#known.delete(thread)
   }
 
   /** In the Prometheus text format. Lets go of idle series first. */
@@ -146,22 +138,55 @@ export class TrafficSeries {
     return `${lines.join('\n')}\n`
   }
 
-  #find(record: ConnectionRecord, flag: string): Series {
-    const values = labelValues(record, flag)
+  #change(known: Map<number, Known>, change: TrafficChange): void {
+    const { labels, opened, closed, failed, received, sent, open } = change
+    let one = known.get(change.id)
+    if (labels) {
+      one = { labels, series: this.#find(labels), open: 0 }
+      known.set(change.id, one)
+    }
+    if (!one) return
+    const series = this.#used(one)
+    series.opened += opened
+    series.closed += closed
+    series.failed += failed
+    series.received += received
+    series.sent += sent
+    this.#setOpen(one, open)
+    if (!series.isKept) this.#folded += opened
+  }
+
+  /** The series to count in; for one that had to share or has gone there may be room meanwhile. */
+  #used(one: Known): Series {
+    if (one.series.isKept) return this.#touch(one.series)
+    const { open } = one
+    this.#setOpen(one, 0)
+    one.series = this.#find(one.labels)
+    this.#setOpen(one, open)
+    return one.series
+  }
+
+  #setOpen(one: Known, open: number): void {
+    one.series.open += open - one.open
+    this.#open += open - one.open
+    one.open = open
+  }
+
+  #touch(series: Series): Series {
+    series.usedAtMs = this.#options.clock.now()
+    this.#series.delete(series.key)
+    this.#series.set(series.key, series)
+    return series
+  }
+
+  #find(labels: TrafficLabels): Series {
+    const values = labelValues(labels)
+    if (labels.isOther) return this.#other(values)
     const key = values.join('\u0000')
-    const nowMs = this.#options.clock.now()
     const present = this.#series.get(key)
-    if (present) {
-      present.usedAtMs = nowMs
-      this.#series.delete(key)
-      this.#series.set(key, present)
-      return present
-    }
-    if (this.#series.size >= this.#options.mostSeries && !this.#evictOne()) {
-      this.#folded++
-      return this.#other(values)
-    }
-    const series = newSeries(key, values, nowMs)
+    if (present) return this.#touch(present)
+    if (this.#series.size >= this.#options.mostSeries && !this.#evictOne()) return this.#other(values)
+    const series = newSeries(key, values, this.#options.clock.now(), true)
     this.#series.set(key, series)
     return series
   }
@@ -175,7 +200,7 @@ export class TrafficSeries {
     const key = folded.join('\u0000')
     const present = this.#overflow.get(key)
     if (present) return present
-    const series = newSeries(key, folded, this.#options.clock.now())
+    const series = newSeries(key, folded, this.#options.clock.now(), false)
     this.#overflow.set(key, series)
     return series
   }
@@ -184,7 +209,7 @@ export class TrafficSeries {
     const before = this.#options.clock.now() - this.#options.idleMs
     for (const series of this.#series.values()) {
       if (series.usedAtMs > before) return
-      if (series.open === 0) this.#series.delete(series.key)
+      if (series.open === 0) this.#letGo(series)
     }
   }
 
@@ -195,30 +220,34 @@ export class TrafficSeries {
     for (const series of this.#series.values()) {
       if (series.usedAtMs > before || ++looked > MOST_PASSED_OVER) return false
       if (series.open > 0) continue
-      return this.#series.delete(series.key)
+      this.#letGo(series)
+      return true
     }
     return false
   }
+
+  #letGo(series: Series): void {
+    series.isKept = false
+    this.#series.delete(series.key)
+  }
 }
 
-function newSeries(key: string, values: readonly string[], nowMs: number): Series {
+function newSeries(key: string, values: readonly string[], nowMs: number, isKept: boolean): Series {
   const labels = LABELS.map((name, at) => `${name}="${escapeLabel(values[at]!)}"`).join(',')
-  return { key, labels, opened: 0, closed: 0, failed: 0, received: 0, sent: 0, open: 0, usedAtMs: nowMs }
+  return { key, labels, opened: 0, closed: 0, failed: 0, received: 0, sent: 0, open: 0, usedAtMs: nowMs, isKept }
 }
 
 /** In the order of LABELS. */
-function labelValues(record: ConnectionRecord, flag: string): string[] {
-  const { source, destination, service } = record
-  const isMutual = record.reason === 'mtls'
+function labelValues({ direction, source, destination, service, isMutual, flag }: TrafficLabels): string[] {
   const from = value(source.workload)
   const to = value(destination.workload)
   return [
-    record.direction === 'outbound' ? 'source' : 'destination',
+    direction === 'outbound' ? 'source' : 'destination',
     from,
     from,
     UNKNOWN,
     value(source.namespace),
-    isMutual ? value(source.identity) : UNKNOWN,
+    value(source.identity),
     UNKNOWN,
     UNKNOWN,
     value(source.cluster),
@@ -229,7 +258,7 @@ function labelValues(record: ConnectionRecord, flag: string): string[] {
     to,
     UNKNOWN,
     value(destination.namespace),
-    isMutual ? value(destination.identity) : UNKNOWN,
+    value(destination.identity),
     UNKNOWN,
     UNKNOWN,
     value(destination.cluster),

@@ -1,6 +1,7 @@
 /** The life of one connection, from the SYN we took to the one reason it ended with. */
 import type { Reason } from '../../lib/reasons.ts'
 import type { ConnectionRecord, PeerInfo, ServiceInfo } from '../worker/messages.ts'
+import type { Counted, Series } from '../worker/traffic.ts'
 
 /** Application bytes, counted as they pass. */
 export interface ByteCounts {
@@ -17,15 +18,16 @@ export interface ConnectionStart {
   readonly destination: PeerInfo & { readonly ip: string; readonly port: number }
 }
 
-/** Hears of every connection. */
+/** Hears of every connection. What it is handed goes on changing: whoever keeps it takes its `record()`. */
 export interface ConnectionEvents {
-  opened(record: ConnectionRecord): void
-  closed(record: ConnectionRecord): void
+  opened(connection: Connection): void
+  closed(connection: Connection): void
 }
 
 let lastId = 0
+const nothingToCut = () => undefined
 
-export class Connection implements ByteCounts {
+export class Connection implements ByteCounts, Counted {
   readonly id = ++lastId
   readonly podUid: string
   readonly direction: 'outbound' | 'inbound'
@@ -34,16 +36,21 @@ export class Connection implements ByteCounts {
   fromDestination = 0
   source: ConnectionStart['source']
   destination: ConnectionStart['destination']
-  hboneAddress: string | undefined
-  service: ServiceInfo | undefined
+  hboneAddress: string | undefined = undefined
+  service: ServiceInfo | undefined = undefined
   /** Descriptors that it holds. */
   descriptors: number
-  /** Set when the connection was established; decides the word it ends with. */
-  reason: Reason | undefined
+  /** The word it is carried under, once it is; the one it ends with. */
+  reason: Reason = 'unreachable'
+  durationMs: number | undefined = undefined
+  error: string | undefined = undefined
+  errorCode: string | undefined = undefined
+  /** What it is counted under while it is carried. */
+  series: Series | undefined = undefined
   /** Ends the connection out of order, toward both sides. Set by whoever carries it. */
-  cut: (why: string) => void = () => undefined
+  cut: (why: string) => void = nothingToCut
   readonly #book: ConnectionBook
-  #isClosed = false
+  #isEstablished = false
 
   constructor(start: ConnectionStart, book: ConnectionBook) {
     this.podUid = start.podUid
@@ -54,14 +61,23 @@ export class Connection implements ByteCounts {
     this.#book = book
   }
 
-  get isClosed(): boolean {
-    return this.#isClosed
+  get bytesSent(): number {
+    return this.toDestination
   }
 
-  /** It is carried now, under this word. */
+  get bytesReceived(): number {
+    return this.fromDestination
+  }
+
+  get isClosed(): boolean {
+    return this.durationMs !== undefined
+  }
+
+  /** It is carried now, under this word, which it keeps. */
   established(reason: Reason): void {
     this.reason = reason
-    this.#book.events.opened(this.record())
+    this.#isEstablished = true
+    this.#book.events.opened(this)
   }
 
   /** It holds another descriptor. */
@@ -72,23 +88,21 @@ export class Connection implements ByteCounts {
 
   /** It has ended; calls after the first are ignored. */
   close(end: { reason?: Reason; error?: string | undefined; errorCode?: string | undefined } = {}): void {
-    if (this.#isClosed) return
-    this.#isClosed = true
-    this.reason ??= end.reason
-    this.#book.closed(this, {
-      ...this.record(),
-      durationMs: Date.now() - this.openedAtMs,
-      error: end.error,
-      errorCode: end.errorCode,
-    })
+    if (this.isClosed) return
+    if (!this.#isEstablished && end.reason) this.reason = end.reason
+    this.durationMs = Date.now() - this.openedAtMs
+    this.error = end.error
+    this.errorCode = end.errorCode
+    this.#book.closed(this)
   }
 
+  /** As it is now, for whoever is elsewhere. */
   record(): ConnectionRecord {
     return {
       id: this.id,
       podUid: this.podUid,
       direction: this.direction,
-      reason: this.reason ?? 'unreachable',
+      reason: this.reason,
       source: this.source,
       destination: this.destination,
       hboneAddress: this.hboneAddress,
@@ -96,6 +110,9 @@ export class Connection implements ByteCounts {
       bytesSent: this.toDestination,
       bytesReceived: this.fromDestination,
       openedAtMs: this.openedAtMs,
+      durationMs: this.durationMs,
+      error: this.error,
+      errorCode: this.errorCode,
     }
   }
 }
@@ -139,10 +156,12 @@ export class ConnectionBook {
     return podUid === undefined ? all : all.filter(connection => connection.podUid === podUid)
   }
 
-  closed(connection: Connection, record: ConnectionRecord): void {
+  /** A connection of its own has ended. */
+  closed(connection: Connection): void {
     this.#open.delete(connection.id)
     this.charge(connection.podUid, -connection.descriptors)
-    this.events.closed(record)
+    this.events.closed(connection)
+    if (this.#waiters.size === 0) return
     for (const waiter of this.#waiters) if (this.#isEmpty(waiter.podUid)) waiter.done()
   }
 

@@ -3,7 +3,7 @@
  * `messages.ts` and knows nothing of threads, so that tests can hold one in their hand.
  */
 import { errorText } from '../../lib/errors.ts'
-import { ConnectionBook } from '../proxy/connection.ts'
+import { ConnectionBook, type ConnectionEvents } from '../proxy/connection.ts'
 import { PodProxy } from '../proxy/pod-proxy.ts'
 import type { LogLine, ProxyOptions } from '../proxy/pod-context.ts'
 import type {
@@ -28,14 +28,15 @@ export class DataPlane implements Control {
   readonly #tally = new Tally()
   #lastQuestion = 0
 
-  constructor(options: ProxyOptions, post: (message: FromWorker) => void) {
+  /** `events` hears of every connection, beside what is counted here. */
+  constructor(options: ProxyOptions, post: (message: FromWorker) => void, events: ConnectionEvents) {
     this.#options = { ...options, session: { ...options.session, observer: this.#tally } }
     this.#post = post
     this.#book = new ConnectionBook({
-      opened: record => post({ type: 'opened', record }),
-      closed: record => {
-        this.#tally.closed(record)
-        post({ type: 'closed', record })
+      opened: connection => events.opened(connection),
+      closed: connection => {
+        this.#tally.closed(connection)
+        events.closed(connection)
       },
     })
     this.#log = (level, message, fields) => post({ type: 'log', level, message, fields })

@@ -2,7 +2,9 @@
  * What passes between the main thread, which knows the mesh, and the data-plane threads, which move bytes.
  * Everything here is structured-cloneable plain data. Descriptors are numbers: threads share the process's table.
  */
+import type { LogLevel } from '../../lib/log.ts'
 import type { CarriedReason, PlaintextReason, Reason, RefusedReason } from '../../lib/reasons.ts'
+import type { ResponseFlag } from './response-flags.ts'
 
 /** The listening sockets of one pod that one thread serves. Whoever serves one closes it. */
 export interface PodListeners {
@@ -108,7 +110,7 @@ export interface Control {
   admit(question: AdmitQuestion): Promise<AdmitDecision>
 }
 
-/** One connection from its beginning to its end; the access log's line and the metrics' increments. */
+/** One connection from its beginning to its end, as the access log and the metrics speak of it. */
 export interface ConnectionRecord {
   readonly id: number
   readonly podUid: string
@@ -129,6 +131,54 @@ export interface ConnectionRecord {
   readonly error?: string | undefined
   /** Node's or HTTP/2's name of the failure: ECONNREFUSED, ETIMEDOUT, CONNECT_ERROR, … */
   readonly errorCode?: string | undefined
+}
+
+/** What connections are counted under together: two workloads, and what is the same for all of those. */
+export interface TrafficLabels {
+  readonly direction: ConnectionRecord['direction']
+  readonly source: TrafficEnd
+  readonly destination: TrafficEnd
+  readonly service?: ServiceInfo | undefined
+  readonly isMutual: boolean
+  readonly flag: ResponseFlag
+  /** Of all those for which there was no room: nobody is named. */
+  readonly isOther: boolean
+}
+
+/** The identity is there where it was proved to the other end alone. */
+export type TrafficEnd = Pick<PeerInfo, 'workload' | 'namespace' | 'identity' | 'cluster'>
+
+/** What has become of one series since the last word of it. */
+export interface TrafficChange {
+  /** Stands for the series in this thread. */
+  readonly id: number
+  /** The first time. */
+  readonly labels?: TrafficLabels | undefined
+  readonly opened: number
+  readonly closed: number
+  readonly failed: number
+  /** Application bytes; the server's words for it, whichever side reports. */
+  readonly received: number
+  readonly sent: number
+  /** Those open now: a level, where the others are increments. */
+  readonly open: number
+}
+
+/** Connections that ended, counted under a word. */
+export interface EndCount<W> {
+  readonly direction: ConnectionRecord['direction']
+  readonly word: W
+  readonly count: number
+}
+
+/** What a thread has counted of connections since its last report. */
+export interface TrafficReport {
+  readonly changes: readonly TrafficChange[]
+  readonly reasons: readonly EndCount<Reason>[]
+  /** Failures by their `errorCode`. */
+  readonly errors: readonly EndCount<string | undefined>[]
+  /** Series of which nothing is open and nothing will be heard under this number. */
+  readonly forgotten: readonly number[]
 }
 
 /** How hard a pod or thread is being shut. */
@@ -158,12 +208,21 @@ export type ToWorker =
   /** Stop accepting, GOAWAY, drain; answered by `drained`. */
   | { readonly type: 'drain'; readonly drain: DrainRequest }
 
+/** Which lines of the access log are written, and what stands on each of them. */
+export interface AccessLogSettings {
+  readonly level: LogLevel
+  readonly fields: Readonly<Record<string, string>>
+}
+
+export type ToThread = ToWorker | { readonly type: 'log-level'; readonly level: LogLevel }
+
 export type FromWorker =
   | { readonly type: 'ready' }
   | { readonly type: 'route'; readonly id: number; readonly question: RouteQuestion }
   | { readonly type: 'admit'; readonly id: number; readonly question: AdmitQuestion }
-  | { readonly type: 'opened'; readonly record: ConnectionRecord }
-  | { readonly type: 'closed'; readonly record: ConnectionRecord }
+  | { readonly type: 'traffic'; readonly report: TrafficReport }
+  /** Lines of the access log, rendered: each of these is some whole lines for one write. */
+  | { readonly type: 'access-log'; readonly writes: readonly string[] }
   /** Several of these, in order: each message wakes the main thread. */
   | { readonly type: 'several'; readonly messages: readonly FromWorker[] }
   | { readonly type: 'connections'; readonly id: number; readonly records: ConnectionRecord[] }

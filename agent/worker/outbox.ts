@@ -1,36 +1,67 @@
 /**
  * What a data-plane thread tells the main thread. Every message wakes the main thread, which has the same processors to
- * share: records of connections, which nobody waits for, are gathered for a moment; everything else takes them along.
+ * share: what there is to say of connections, which nobody waits for, is gathered for a moment, as sums and as lines of
+ * the access log; everything else goes at once and takes that along.
  */
-import type { FromWorker } from './messages.ts'
+import type { ConnectionEvents } from '../proxy/connection.ts'
+import { AccessLines } from './access-lines.ts'
+import type { AccessLogSettings, FromWorker } from './messages.ts'
+import { Traffic, type Counted } from './traffic.ts'
 
-/** How long a record may wait, ms: as long as Node's timers may be late on such a thread anyway. */
-const GATHER_MS = 20
-/** Records that are not worth waiting longer with. */
-const MOST = 512
+/** How long it may wait, ms. */
+const GATHER_MS = 50
 
-export class Outbox {
+export class Outbox implements ConnectionEvents {
   readonly #post: (message: FromWorker) => void
-  #gathered: FromWorker[] = []
+  readonly #traffic = new Traffic()
+  readonly #lines: AccessLines
   #timer: NodeJS.Timeout | undefined
 
-  constructor(post: (message: FromWorker) => void) {
+  constructor(accessLog: AccessLogSettings, post: (message: FromWorker) => void) {
+    this.#lines = new AccessLines(accessLog)
     this.#post = post
   }
 
+  set logLevel(level: AccessLogSettings['level']) {
+    this.#lines.level = level
+  }
+
   readonly send = (message: FromWorker): void => {
-    const mayWait = message.type === 'opened' || message.type === 'closed'
-    if (!mayWait && this.#gathered.length === 0) return this.#post(message)
-    this.#gathered.push(message)
-    if (!mayWait || this.#gathered.length >= MOST) this.#flush()
+    this.#flush(message)
+  }
+
+  opened(connection: Counted): void {
+    this.#traffic.opened(connection)
+    this.#lines.opened(connection)
+    this.#wait()
+  }
+
+  closed(connection: Counted): void {
+    this.#traffic.closed(connection)
+    this.#lines.closed(connection)
+    this.#wait()
+  }
+
+  /** To be called now and then. */
+  tidy(): void {
+    this.#traffic.letGo()
+  }
+
+  #wait(): void {
+    if (this.#traffic.isFull || this.#lines.isFull) this.#flush()
     else this.#timer ??= setTimeout(() => this.#flush(), GATHER_MS)
   }
 
-  #flush(): void {
+  /** Posts what was gathered, and the message behind it. */
+  #flush(message?: FromWorker): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
-    const messages = this.#gathered
-    this.#gathered = []
-    this.#post(messages.length === 1 ? messages[0]! : { type: 'several', messages })
+    const messages: FromWorker[] = []
+    const report = this.#traffic.take()
+    if (report) messages.push({ type: 'traffic', report })
+    const writes = this.#lines.take()
+    if (writes.length > 0) messages.push({ type: 'access-log', writes })
+    if (message) messages.push(message)
+    if (messages.length > 0) this.#post(messages.length === 1 ? messages[0]! : { type: 'several', messages })
   }
 }

@@ -1,17 +1,26 @@
 /**
- * The data-plane threads as the main thread sees them: commands go to all of them, questions come back, records
- * are handed on. A thread that dies takes the process with it: its connections are reset by the kernel, the
+ * The data-plane threads as the main thread sees them: commands go to all of them, questions come back, what they have
+ * counted and logged is handed on. A thread that dies takes the process with it: its connections are reset by the kernel, the
  * listening sockets live on outside, and the next process takes them.
  */
 import { Worker } from 'node:worker_threads'
 import { CulvertError, errorText } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
-import type { ProxyOptions } from '../proxy/pod-context.ts'
-import type { ConnectionRecord, Control, FromWorker, PodListeners, ToWorker } from './messages.ts'
+import type {
+  ConnectionRecord,
+  Control,
+  FromWorker,
+  PodListeners,
+  ToThread,
+  ToWorker,
+  TrafficReport,
+} from './messages.ts'
+import type { ThreadOptions } from './thread.ts'
 
 export interface ThreadEvents {
-  opened(record: ConnectionRecord, thread: number): void
-  closed(record: ConnectionRecord, thread: number): void
+  traffic(report: TrafficReport, thread: number): void
+  /** Lines of the access log, some whole ones for each write. */
+  accessLog(writes: readonly string[]): void
   counters(thread: number, counters: Record<string, number>, dialled: Record<string, number>): void
   /** A thread ended by itself: the process must too. */
   died(error: Error): void
@@ -46,7 +55,7 @@ export class DataPlaneThreads {
   }
 
   /** Starts `count` threads; resolves when all of them are ready. */
-  async start(count: number, options: ProxyOptions): Promise<void> {
+  async start(count: number, options: ThreadOptions): Promise<void> {
     const ready: Promise<void>[] = []
     for (let index = 0; index < count; index++) {
       const worker = new Worker(new URL('thread.ts', import.meta.url), {
@@ -74,7 +83,7 @@ export class DataPlaneThreads {
   }
 
   /** To every thread. */
-  tell(message: ToWorker): void {
+  tell(message: ToThread): void {
     for (const worker of this.#workers) worker.postMessage(message)
   }
 
@@ -135,11 +144,11 @@ export class DataPlaneThreads {
       case 'several':
         for (const each of message.messages) this.#handle(worker, each)
         break
-      case 'opened':
-        this.#events.opened(message.record, this.#workers.indexOf(worker))
+      case 'traffic':
+        this.#events.traffic(message.report, this.#workers.indexOf(worker))
         break
-      case 'closed':
-        this.#events.closed(message.record, this.#workers.indexOf(worker))
+      case 'access-log':
+        this.#events.accessLog(message.writes)
         break
       case 'connections':
         gather(this.#listings.get(message.id), 'records', message.records, () =>

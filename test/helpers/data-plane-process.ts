@@ -4,12 +4,14 @@
  */
 import { readdirSync } from 'node:fs'
 import { MARK, PORT } from '../../agent/ports.ts'
+import type { Connection } from '../../agent/proxy/connection.ts'
 import { inNetns, openNetns } from '../../agent/sys/netns.ts'
 import { listenTcp } from '../../agent/sys/socket.ts'
 import { DataPlane } from '../../agent/worker/data-plane.ts'
 import type {
   AdmitDecision,
   AdmitQuestion,
+  FromWorker,
   RouteDecision,
   RouteQuestion,
 } from '../../agent/worker/messages.ts'
@@ -31,8 +33,11 @@ setInterval(() => {
 }, TICK_MS)
 
 function start({ pods, foreign, options }: Extract<ToVictim, { type: 'start' }>): DataPlane {
-  const plane = new DataPlane(options, message => {
-    if (message.type === 'closed') tell({ type: 'closed', record: message.record })
+  const events = {
+    opened: () => undefined,
+    closed: (connection: Connection) => tell({ type: 'closed', record: connection.record() }),
+  }
+  const answer = (message: FromWorker) => {
     if (message.type === 'log') tell({ type: 'log', line: message })
     if (message.type === 'connections') tell({ type: 'open', records: message.records })
     if (message.type === 'route')
@@ -43,7 +48,8 @@ function start({ pods, foreign, options }: Extract<ToVictim, { type: 'start' }>)
       })
     if (message.type === 'admit')
       plane.handle({ type: 'admit-answer', id: message.id, decision: admit(message.question) })
-  })
+  }
+  const plane = new DataPlane(options, answer, events)
   for (const pod of pods) {
     const netnsFd = openNetns(`/run/netns/${pod.netns}`)
     const open = (port: number) => inNetns(netnsFd, () => listenTcp({ port, mark: MARK, reusePort: true }))

@@ -6,6 +6,7 @@ import { execFileSync } from 'node:child_process'
 import { generateKeyPairSync } from 'node:crypto'
 import type { Test } from 'tap'
 import { DEFAULT_SESSION } from '../../agent/hbone/limits.ts'
+import type { Connection } from '../../agent/proxy/connection.ts'
 import { DEFAULT_PROXY } from '../../agent/proxy/pod-context.ts'
 import { inNetns } from '../../agent/sys/netns.ts'
 import { listenTcp } from '../../agent/sys/socket.ts'
@@ -70,12 +71,16 @@ async function join(t: Test, pod: TestPod, account: string, root: Authority): Pr
   const logs: Extract<FromWorker, { type: 'log' }>[] = []
   const watchers = new Set<(record: ConnectionRecord) => void>()
   const options = { ...DEFAULT_PROXY, session: DEFAULT_SESSION, clusterId: 'Kubernetes' }
-  const plane = new DataPlane(options, message => {
+  const events = {
+    opened: () => undefined,
+    closed: (connection: Connection) => {
+      const record = connection.record()
+      closed.push(record)
+      for (const watch of watchers) watch(record)
+    },
+  }
+  const answer = (message: FromWorker) => {
     if (message.type === 'log') logs.push(message)
-    if (message.type === 'closed') {
-      closed.push(message.record)
-      for (const watch of watchers) watch(message.record)
-    }
     if (message.type === 'route')
       void Promise.resolve(mesh.route(message.question)).then(decision =>
         plane.handle({ type: 'route-answer', id: message.id, decision }),
@@ -84,7 +89,8 @@ async function join(t: Test, pod: TestPod, account: string, root: Authority): Pr
       void Promise.resolve(mesh.admit(message.question)).then(decision =>
         plane.handle({ type: 'admit-answer', id: message.id, decision }),
       )
-  })
+  }
+  const plane = new DataPlane(options, answer, events)
   const mesh: MeshPod = {
     ...pod,
     identity,

@@ -3,6 +3,7 @@ import { AgentMetrics } from '../../../agent/observe/metrics.ts'
 import type { CertificateStatus } from '../../../agent/identity/manager.ts'
 import { FakeClock } from '../../helpers/fake-clock.ts'
 import { connectionRecord } from '../../helpers/records.ts'
+import { ThreadTraffic } from '../../helpers/thread-traffic.ts'
 
 const certificate = (
   uid: string,
@@ -19,9 +20,10 @@ const certificate = (
 
 await t.test('every connection is counted under exactly one reason', async t => {
   const metrics = new AgentMetrics({ version: '1' })
-  metrics.opened(connectionRecord())
-  metrics.closed(connectionRecord())
-  metrics.closed(
+  const threads = new ThreadTraffic((thread, report) => metrics.traffic(report, thread))
+  threads.opened(connectionRecord())
+  threads.closed(connectionRecord())
+  threads.closed(
     connectionRecord({ direction: 'inbound', reason: 'strict', error: 'no', errorCode: 'ECONNRESET' }),
   )
   const text = await metrics.text()
@@ -34,9 +36,10 @@ await t.test('every connection is counted under exactly one reason', async t => 
 
 await t.test('error codes that nobody could list are counted together', async t => {
   const metrics = new AgentMetrics({ version: '1' })
-  for (let at = 0; at < 200; at++) metrics.closed(connectionRecord({ error: 'no', errorCode: `CODE_${at}` }))
-  metrics.closed(connectionRecord({ error: 'no', errorCode: 'not a "code"' }))
-  metrics.closed(connectionRecord({ error: 'no' }))
+  const threads = new ThreadTraffic((thread, report) => metrics.traffic(report, thread))
+  for (let at = 0; at < 200; at++) threads.closed(connectionRecord({ error: 'no', errorCode: `CODE_${at}` }))
+  threads.closed(connectionRecord({ error: 'no', errorCode: 'not a "code"' }))
+  threads.closed(connectionRecord({ error: 'no' }))
   const text = await metrics.text()
   t.equal(text.match(/^culvert_connection_errors_total\{/gm)?.length, 66)
   t.match(text, 'culvert_connection_errors_total{direction="outbound",code="other"} 137')

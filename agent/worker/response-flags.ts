@@ -1,6 +1,5 @@
 /** The one flag with which a failed connection shows in the metrics that the field's dashboards read. */
 import type { Reason } from '../../lib/reasons.ts'
-import type { ConnectionRecord } from '../worker/messages.ts'
 
 export type ResponseFlag =
   '-' | 'DENY' | 'CONNECT' | 'TLS_FAILURE' | 'H2_HANDSHAKE_FAILURE' | 'IDENTITY_ERROR'
@@ -14,8 +13,8 @@ const FLAG: Partial<Record<Reason, ResponseFlag>> = {
   'no-endpoint': 'CONNECT',
 }
 
-/** `-` for a connection that was carried, however it ended. */
-export function responseFlag(record: ConnectionRecord): ResponseFlag {
-  if (record.reason === 'unreachable' && record.errorCode === 'PROTOCOL_ERROR') return 'H2_HANDSHAKE_FAILURE'
-  return FLAG[record.reason] ?? '-'
+/** By the reason a connection ended with and the name of its failure. `-` when it was carried, however it ended. */
+export function responseFlag(reason: Reason, errorCode: string | undefined): ResponseFlag {
+  if (reason === 'unreachable' && errorCode === 'PROTOCOL_ERROR') return 'H2_HANDSHAKE_FAILURE'
+  return FLAG[reason] ?? '-'
 }
