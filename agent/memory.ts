@@ -12,7 +12,7 @@ import { ownMemory, releasePages } from './sys/pages.ts'
 
 export interface MemoryOptions {
   readonly log: Logger
-  /** How often it looks. @default 2000 */
+  /** How often it looks. @default 1000 */
   readonly lookEveryMs?: number
   /** Idle is who has used less than this part of one processor since the last look. @default 0.05 */
   readonly idleBelow?: number
@@ -20,12 +20,12 @@ export interface MemoryOptions {
   readonly worthBytes?: number
 }
 
-/** Rest after each time, as a multiple of what it took: half a percent of the time at most goes into this. */
-const REST = 200
+/** Rest after each time, as a multiple of what it took: two percent of the time at most go into this, all of it idle. */
+const REST = 50
 
 /** Runs until the signal aborts. */
 export async function keepMemorySmall(options: MemoryOptions, signal: AbortSignal): Promise<void> {
-  const { log, lookEveryMs = 2000, idleBelow = 0.05, worthBytes = 16 * 1024 * 1024 } = options
+  const { log, lookEveryMs = 1000, idleBelow = 0.05, worthBytes = 16 * 1024 * 1024 } = options
   let keptBytes = 0
   let notBeforeMs = 0
   let before = process.cpuUsage()

@@ -89,7 +89,7 @@ function timingOf(seconds: number, isQuick: boolean): Timing {
     seconds,
     warmUpSeconds: isQuick ? 0.2 : 0.5,
     idleSeconds: isQuick ? 1 : 5,
-    settleSeconds: isQuick ? 0.5 : 2,
+    settleSeconds: isQuick ? 0.5 : 5,
   }
 }
 
