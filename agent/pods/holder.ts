@@ -3,11 +3,11 @@
  * agent. It is `sleep`, which is on every system and takes a few pages of memory, with the three sockets as its
  * descriptors 3, 4 and 5. It belongs to nobody's session and knows nothing of the pod.
  */
-import { spawn } from 'node:child_process'
-import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs'
 import { CulvertError, errorCode } from '../../lib/errors.ts'
 import { PORT } from '../ports.ts'
-import { closeFd, keepFromChildren } from '../sys/fd.ts'
+import { programPath, startChild } from '../sys/children.ts'
+import { closeFd } from '../sys/fd.ts'
 import { pidfdGetfd, pidfdKill, pidfdOpen } from '../sys/pidfd.ts'
 import { isListening, socketNetns } from '../sys/sockopt.ts'
 import type { PodListeners } from '../worker/messages.ts'
@@ -35,32 +35,28 @@ export type Adoption =
   | { readonly kind: 'forbidden'; readonly why: string }
 
 /** Starts a holder for these sockets, which stay open here as well. `onExit` is called once, when it has ended. Throws `TOOL`. */
-export function startHolder(listeners: PodListeners, onExit: () => void): Promise<Holder> {
-  // A holder lives long: what it inherited by accident would stay open as long.
-  keepFromChildren()
-  return new Promise((resolve, reject) => {
-    const child = spawn('sleep', [FOREVER], {
-      stdio: ['ignore', 'ignore', 'ignore', ...KEYS.map(key => listeners[key])],
-      detached: true,
-      cwd: '/',
-      env: { PATH: `${process.env['PATH'] ?? ''}:/usr/bin:/bin` },
-    })
-    child.on('error', cause =>
-      reject(
-        new CulvertError('TOOL', "cannot start 'sleep' to keep a pod's listening sockets open", {
-          cause,
-          ...(errorCode(cause) === 'ENOENT' ? { hint: 'the image needs coreutils or busybox' } : {}),
-        }),
-      ),
+export function startHolder(listeners: PodListeners, onExit: () => void): Holder {
+  const path = programPath('sleep')
+  if (path === undefined)
+    throw new CulvertError(
+      'TOOL',
+      "'sleep' is not installed: nothing can keep a pod's listening sockets open",
+      {
+        hint: 'the image needs coreutils or busybox',
+      },
     )
-    child.on('exit', onExit)
-    child.on('spawn', () => {
-      child.unref()
-      const startTime = startTimeOf(child.pid!)
-      if (startTime === undefined) reject(new CulvertError('TOOL', "'sleep' ended as soon as it was started"))
-      else resolve({ pid: child.pid!, startTime })
-    })
-  })
+  const nothing = openSync('/dev/null', 'r+')
+  try {
+    const fds = [nothing, nothing, nothing, ...KEYS.map(key => listeners[key])]
+    const pid = startChild({ path, argv: ['sleep', FOREVER], env: {}, fds, detached: true, onExit })
+    const startTime = startTimeOf(pid)
+    if (startTime !== undefined) return { pid, startTime }
+  } catch (cause) {
+    throw new CulvertError('TOOL', "cannot start 'sleep' to keep a pod's listening sockets open", { cause })
+  } finally {
+    closeSync(nothing)
+  }
+  throw new CulvertError('TOOL', "'sleep' ended as soon as it was started")
 }
 
 /** Reports whether the process still runs. */

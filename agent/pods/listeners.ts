@@ -76,7 +76,7 @@ export class ListenerKeeper {
       if (kept?.netnsInode === inode) return copyOf(kept.listeners)
       return this.#file.locked(async () => {
         if (kept) this.#letGo(podUid)
-        const fresh = await this.#takeOrMake(podUid, netnsFd, inode)
+        const fresh = this.#takeOrMake(podUid, netnsFd, inode)
         this.#kept.set(podUid, fresh)
         this.#recorded.add(podUid)
         return copyOf(fresh.listeners)
@@ -119,7 +119,7 @@ export class ListenerKeeper {
     await this.#last
   }
 
-  async #takeOrMake(podUid: string, netnsFd: number, inode: bigint): Promise<Kept> {
+  #takeOrMake(podUid: string, netnsFd: number, inode: bigint): Kept {
     const recorded: Holder | undefined = this.#read()[podUid] ?? findHolder(netnsFd)
     if (recorded) {
       const adoption = adoptFrom(recorded, inode)
@@ -139,7 +139,7 @@ export class ListenerKeeper {
     }
     const listeners = makeListeners(netnsFd)
     try {
-      const kept: Kept = { netnsInode: inode, listeners, holder: await this.#startHolder(podUid, listeners) }
+      const kept: Kept = { netnsInode: inode, listeners, holder: this.#startHolder(podUid, listeners) }
       this.#record(podUid, kept)
       // Not before the new sockets stand; and not later, as it would go on taking its share of the connections.
       if (recorded) killHolder(recorded)
@@ -150,7 +150,7 @@ export class ListenerKeeper {
     }
   }
 
-  #startHolder(podUid: string, listeners: PodListeners): Promise<Holder> {
+  #startHolder(podUid: string, listeners: PodListeners): Holder {
     return startHolder(listeners, () => this.#tend(podUid))
   }
 
@@ -172,7 +172,7 @@ export class ListenerKeeper {
             'holder of listening sockets was killed; starting another',
           )
           // Without a watcher of its own: should this one be killed at once, the next round is early enough.
-          kept.holder = await startHolder(kept.listeners, () => undefined)
+          kept.holder = startHolder(kept.listeners, () => undefined)
           this.#record(uid, kept)
         }),
       )

@@ -1,6 +1,10 @@
-/** Which sockets listen in a namespace, as its `/proc/net/tcp` and `tcp6` tell (proc_net_tcp in the kernel's docs). */
+/**
+ * Which sockets listen in a namespace, as the kernel tells when it is asked, or where it cannot be asked
+ * `/proc/net/tcp` and `tcp6` (proc_net_tcp in the kernel's docs).
+ */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { inNetns } from '../sys/netns.ts'
+import { listeningHere } from '../sys/socket-diag.ts'
 
 /** Listening sockets come first in these files, so the beginning is enough, however many connections are open. */
 const READ_BYTES = 64 * 1024
@@ -8,6 +12,11 @@ const LISTEN = '0A'
 
 /** The inodes of the sockets that listen in the namespace, by port. Throws `SYSCALL`. */
 export function listeningSockets(netnsFd: number): Map<number, Set<bigint>> {
+  return inNetns(netnsFd, listeningHere) ?? listeningByProc(netnsFd)
+}
+
+/** The same for every kernel, but slow: after the sockets that listen it looks at every connection of the machine. */
+export function listeningByProc(netnsFd: number): Map<number, Set<bigint>> {
   const found = new Map<number, Set<bigint>>()
   for (const file of ['tcp', 'tcp6']) {
     for (const line of inNetns(netnsFd, () => beginning(`/proc/thread-self/net/${file}`)).split('\n')) {

@@ -2,16 +2,30 @@
  * Programs, takes away, inspects and counts the redirection of one pod's namespace. Everything may be repeated:
  * what is already as it should be is not touched, and keeps its counters. Two calls for one namespace never
  * overlap, whoever makes them.
+ *
+ * Where the kernel can be asked for the rules directly (nf_tables), a program runs only to change them, and to list those
+ * that are met for the first time: what it said of them is remembered by their fingerprint.
  */
 import { closeFd, dupFd } from '../sys/fd.ts'
-import { netnsInode } from '../sys/netns.ts'
+import { inNetns, netnsInode } from '../sys/netns.ts'
+import { readNftables, type NftState } from '../sys/nftables.ts'
 import type { Counters, CounterName } from './counters.ts'
 import { Iptables } from './iptables.ts'
+import { Memory, type Changes } from './memory.ts'
 import { renderTable, tableDrift } from './plan.ts'
 import { addReturnRoutes, familiesOf, removeReturnRoutes, returnRoutesDrift } from './return-path.ts'
-import { CHAINS, describeRules, TABLES, type Family, type RuleSet, type Table } from './rules.ts'
+import {
+  CHAINS,
+  COMMENT_PREFIX,
+  describeRules,
+  TABLES,
+  type Family,
+  type RuleSet,
+  type Table,
+} from './rules.ts'
 import { parseSaved, type SavedTables } from './saved.ts'
-import type { RedirectSettings } from './settings.ts'
+import { normalSettings, type RedirectSettings } from './settings.ts'
+import { Slots } from './slots.ts'
 
 /** Somebody else may change the tables between reading and writing them; then both are done again. */
 const ATTEMPTS = 3
@@ -19,6 +33,9 @@ const ATTEMPTS = 3
 const MAX_BYPASSES_NAMED = 5
 
 const NOTHING: RuleSet = { rules: [], policies: [] }
+
+const memory = new Memory()
+const slots = new Slots()
 
 export interface Inspection {
   /**
@@ -46,7 +63,7 @@ export interface RemoveOptions {
 export function applyRedirect(podNetnsFd: number, settings: RedirectSettings): Promise<void> {
   return inTurn(podNetnsFd, async netnsFd => {
     addReturnRoutes(netnsFd)
-    await program(netnsFd, describeRules(settings), TABLES)
+    await program(netnsFd, describeRules(settings), TABLES, nameOf(settings))
   })
 }
 
@@ -57,7 +74,7 @@ export function applyRedirect(podNetnsFd: number, settings: RedirectSettings): P
 export function removeRedirect(podNetnsFd: number, options: RemoveOptions = {}): Promise<void> {
   return inTurn(podNetnsFd, async netnsFd => {
     // The lock before the capture, or what is no longer captured would be dropped.
-    await program(netnsFd, NOTHING, ['filter', 'nat'])
+    await program(netnsFd, NOTHING, ['filter', 'nat'], 'nothing captured')
     if (!options.keepReturnPath) await dropReturnPath(netnsFd)
   })
 }
@@ -68,39 +85,85 @@ export function removeReturnPath(podNetnsFd: number): Promise<void> {
 }
 
 async function dropReturnPath(netnsFd: number): Promise<void> {
-  await program(netnsFd, NOTHING, ['mangle'])
+  await program(netnsFd, NOTHING, ['mangle'], 'no return path')
   removeReturnRoutes(netnsFd)
 }
 
 /** Compares the namespace with what the settings ask for. Throws like `applyRedirect`. */
 export function inspectRedirect(podNetnsFd: number, settings: RedirectSettings): Promise<Inspection> {
+  const wanted = nameOf(settings)
   return inTurn(podNetnsFd, async netnsFd => {
+    const iptables = await backend(netnsFd)
+    const rules = isClean(iptables, netnsFd, wanted)
+      ? CLEAN
+      : await listed(iptables, netnsFd, settings, wanted)
+    return { ...rules, drift: [...rules.drift, ...returnRoutesDrift(netnsFd)] }
+  })
+}
+
+const CLEAN: Inspection = { drift: [], bypasses: [] }
+
+function isClean(iptables: Iptables, netnsFd: number, wanted: string): boolean {
+  const state = stateOf(iptables, netnsFd)
+  return state !== undefined && memory.isClean(state.fingerprint, wanted)
+}
+
+/** What the rules are, by programs that list them. */
+function listed(
+  iptables: Iptables,
+  netnsFd: number,
+  settings: RedirectSettings,
+  wanted: string,
+): Promise<Inspection> {
+  return slots.run('look', async () => {
+    const before = stateOf(iptables, netnsFd)
+    // Another pod's rules may have been the same, and may have been listed while these waited for it.
+    if (before && memory.isClean(before.fingerprint, wanted)) return CLEAN
     const ruleSet = describeRules(settings)
-    const found = await forEachFamily(netnsFd, async (iptables, family) => {
+    const found = await forEachFamily(netnsFd, async family => {
       const saved = parseSaved(await iptables.save(netnsFd, family))
       return {
         drift: TABLES.flatMap(table => tableDrift(ruleSet, family, table, saved.get(table))),
         bypasses: bypassesOf(family, saved),
       }
     })
-    return {
-      drift: [...found.flatMap(({ drift }) => drift), ...returnRoutesDrift(netnsFd)],
+    const inspection = {
+      drift: found.flatMap(({ drift }) => drift),
       bypasses: found.flatMap(({ bypasses }) => bypasses),
     }
+    const isInOrder = inspection.drift.length + inspection.bypasses.length === 0
+    if (before && isInOrder && stateOf(iptables, netnsFd)?.fingerprint === before.fingerprint)
+      memory.keepClean(before.fingerprint, wanted)
+    return inspection
   })
 }
 
 /** What the rules counted, both families together. Empty when there are none. Throws like `applyRedirect`. */
 export function readCounters(podNetnsFd: number): Promise<Counters> {
   return inTurn(podNetnsFd, async netnsFd => {
+    const iptables = await backend(netnsFd)
+    const state = stateOf(iptables, netnsFd)
     const counters: Counters = {}
-    await forEachFamily(netnsFd, async (iptables, family) => {
-      const saved = parseSaved(await iptables.save(netnsFd, family))
+    const add = (id: string | undefined, packets: bigint) => {
+      if (id !== undefined && isCounter(id)) counters[id] = (counters[id] ?? 0n) + packets
+    }
+    if (state) {
+      for (const { table, chain, comment, packets } of state.counted)
+        if (
+          table !== 'mangle' &&
+          CHAINS[table as Table]?.includes(chain) &&
+          comment.startsWith(COMMENT_PREFIX)
+        )
+          add(comment.slice(COMMENT_PREFIX.length), packets)
+      return counters
+    }
+    const saved = await slots.run('look', () =>
+      forEachFamily(netnsFd, async family => parseSaved(await iptables.save(netnsFd, family))),
+    )
+    for (const tables of saved)
       for (const table of ['nat', 'filter'] as const)
         for (const chain of CHAINS[table])
-          for (const { id, packets } of saved.get(table)?.get(chain)?.rules ?? [])
-            if (id !== undefined && isCounter(id)) counters[id] = (counters[id] ?? 0n) + packets
-    })
+          for (const { id, packets } of tables.get(table)?.get(chain)?.rules ?? []) add(id, packets)
     return counters
   })
 }
@@ -109,19 +172,61 @@ function isCounter(id: string): id is CounterName {
   return !/^(?:jump|pass|lock|end|return)\//.test(id)
 }
 
-async function program(netnsFd: number, ruleSet: RuleSet, order: readonly Table[]): Promise<void> {
-  await forEachFamily(netnsFd, async (iptables, family) => {
+/** `wanted` names rules and order, for the memory. */
+async function program(
+  netnsFd: number,
+  ruleSet: RuleSet,
+  order: readonly Table[],
+  wanted: string,
+): Promise<void> {
+  const iptables = await backend(netnsFd)
+  await slots.run('write', async () => {
     for (let attempt = 1; ; attempt++) {
-      const saved = parseSaved(await iptables.save(netnsFd, family))
-      const text = order.map(table => renderTable(ruleSet, family, table, saved.get(table))).join('')
-      if (text === '') return
+      const changes = await changesTo(iptables, netnsFd, ruleSet, order, wanted)
       try {
-        return await iptables.restore(netnsFd, family, text)
+        await forEachFamily(netnsFd, async family => {
+          const text = changes.get(family)
+          if (text) await iptables.restore(netnsFd, family, text)
+        })
+        return
       } catch (err) {
         if (attempt === ATTEMPTS) throw err
       }
     }
   })
+}
+
+async function changesTo(
+  iptables: Iptables,
+  netnsFd: number,
+  ruleSet: RuleSet,
+  order: readonly Table[],
+  wanted: string,
+): Promise<Changes> {
+  const before = stateOf(iptables, netnsFd)
+  const known = before && memory.changes(before.fingerprint, wanted)
+  if (known) return known
+  const changes = new Map<Family, string>()
+  await forEachFamily(netnsFd, async family => {
+    const saved = parseSaved(await iptables.save(netnsFd, family))
+    changes.set(family, order.map(table => renderTable(ruleSet, family, table, saved.get(table))).join(''))
+  })
+  if (before && stateOf(iptables, netnsFd)?.fingerprint === before.fingerprint)
+    memory.keepChanges(before.fingerprint, wanted, changes)
+  return changes
+}
+
+/** The same text for the same settings. */
+function nameOf(settings: RedirectSettings): string {
+  return JSON.stringify(normalSettings(settings))
+}
+
+/** What the kernel says of the namespace's rules; undefined where it has to be asked by a program. Throws `SYSCALL`. */
+function stateOf(iptables: Iptables, netnsFd: number): NftState | undefined {
+  if (iptables.variant !== 'nft') return undefined
+  const state = inNetns(netnsFd, () => readNftables())
+  // A namespace may have IPv6 or not, and only with it has it rules for it.
+  return state && { ...state, fingerprint: `${familiesOf(netnsFd).length} ${state.fingerprint}` }
 }
 
 /** The raw table comes before connection tracking: what it takes out of tracking is never redirected. */
@@ -136,16 +241,19 @@ function bypassesOf(family: Family, saved: SavedTables): string[] {
 
 let detected: Promise<Iptables> | undefined
 
-async function forEachFamily<T>(
-  netnsFd: number,
-  work: (iptables: Iptables, family: Family) => Promise<T>,
-): Promise<T[]> {
+async function backend(netnsFd: number): Promise<Iptables> {
   detected ??= Iptables.detect(netnsFd)
-  const iptables = await detected.catch((err: unknown) => {
+  return detected.catch((err: unknown) => {
     detected = undefined // the next pod may be luckier: modules can be loaded meanwhile
     throw err
   })
-  return Promise.all(familiesOf(netnsFd).map(family => work(iptables, family)))
+}
+
+/** Both at once; when one fails the other has ended, too, before it throws. */
+async function forEachFamily<T>(netnsFd: number, work: (family: Family) => Promise<T>): Promise<T[]> {
+  const running = familiesOf(netnsFd).map(work)
+  await Promise.allSettled(running)
+  return Promise.all(running)
 }
 
 /** The last call for each namespace, by inode. */

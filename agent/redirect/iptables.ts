@@ -2,8 +2,11 @@
  * Runs the iptables programs inside a namespace. There are two backends in the field, nf_tables and legacy, and
  * a kernel may have only one of them: which one works is found out once, by asking it to check an empty table.
  */
-import { spawn } from 'node:child_process'
-import { CulvertError, errorCode, errorText } from '../../lib/errors.ts'
+import { writeSync } from 'node:fs'
+import { Socket } from 'node:net'
+import { CulvertError, errorText } from '../../lib/errors.ts'
+import { openMemoryFile, openPipe, programPath, signalChild, startChild } from '../sys/children.ts'
+import { closeFd } from '../sys/fd.ts'
 import { inNetns } from '../sys/netns.ts'
 import type { Family } from './rules.ts'
 
@@ -73,47 +76,73 @@ export class Iptables {
   }
 }
 
-function run(netnsFd: number, program: string, args: string[], input: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    // The fork happens inside the call, so the child is born in the namespace.
-    const child = inNetns(netnsFd, () =>
-      spawn(program, args, {
-        stdio: 'pipe',
-        timeout: TIMEOUT_MS,
-        killSignal: 'SIGKILL',
-        env: { PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin:/usr/bin:/bin`, LC_ALL: 'C' },
+/** Runs a program in the namespace with this input; gives its output. Throws `TOOL` or `REDIRECT`. */
+async function run(netnsFd: number, program: string, args: string[], input: string): Promise<string> {
+  const path = programPath(program)
+  if (path === undefined)
+    throw new CulvertError('TOOL', `${program} is not installed`, { hint: INSTALL_HINT })
+  const output = openPipe()
+  const complaint = openPipe()
+  let stdin: number | undefined
+  const ended = Promise.withResolvers<number>()
+  let pid: number
+  try {
+    stdin = openMemoryFile('rules')
+    // Where it was written it is not read: the child reads the same open file, from the beginning again.
+    for (let at = 0, bytes = Buffer.from(input); at < bytes.length;)
+      at += writeSync(stdin, bytes, at, bytes.length - at, at)
+    const fds = [stdin, output.write, complaint.write]
+    pid = inNetns(netnsFd, () =>
+      startChild({
+        path,
+        argv: [program, ...args],
+        env: { LC_ALL: 'C' },
+        fds,
+        onExit: ended.resolve,
       }),
     )
-    const output: Buffer[] = []
-    let outputBytes = 0
-    let complaint = ''
-    child.on('error', cause => {
-      const isMissing = errorCode(cause) === 'ENOENT'
-      reject(
-        isMissing
-          ? new CulvertError('TOOL', `${program} is not installed`, { hint: INSTALL_HINT })
-          : new CulvertError('TOOL', `cannot run ${program}`, { cause }),
-      )
+  } catch (cause) {
+    closeFd(output.read)
+    closeFd(complaint.read)
+    throw new CulvertError('TOOL', `cannot run ${program}`, { cause })
+  } finally {
+    for (const fd of [stdin, output.write, complaint.write]) if (fd !== undefined) closeFd(fd)
+  }
+  const kill = () => signalChild(pid, 'SIGKILL')
+  const timer = setTimeout(kill, TIMEOUT_MS)
+  try {
+    const [text, said, status] = await Promise.all([
+      readAll(output.read, MAX_OUTPUT_BYTES, kill),
+      readAll(complaint.read, MAX_ERROR_BYTES, () => undefined),
+      ended.promise,
+    ])
+    if (status === 0) return text.bytes.toString('utf8')
+    const why = text.isTooLong
+      ? `more than ${MAX_OUTPUT_BYTES} bytes of rules`
+      : said.bytes.toString('latin1').trim().replaceAll(/\s+/g, ' ') ||
+        `ended with ${status < 0 ? `signal ${-status}` : `status ${status}`}`
+    throw new CulvertError('REDIRECT', `${program}: ${why}`)
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** Reads to the end, and keeps as much of it as it may; `tooLong` is called when that is not all. */
+function readAll(
+  fd: number,
+  most: number,
+  tooLong: () => void,
+): Promise<{ readonly bytes: Buffer; readonly isTooLong: boolean }> {
+  return new Promise(resolve => {
+    const chunks: Buffer[] = []
+    let length = 0
+    const socket = new Socket({ fd, readable: true, writable: false })
+    socket.on('error', () => undefined) // its exit status says what is wrong
+    socket.on('data', (chunk: Buffer) => {
+      if (length <= most && length + chunk.length > most) tooLong()
+      length += chunk.length
+      if (length <= most) chunks.push(chunk)
     })
-    child.stdin.on('error', () => undefined) // it ended without reading: its exit status says why
-    child.stdout.on('error', () => undefined)
-    child.stderr.on('error', () => undefined)
-    child.stdout.on('data', (chunk: Buffer) => {
-      outputBytes += chunk.length
-      if (outputBytes > MAX_OUTPUT_BYTES) child.kill('SIGKILL')
-      else output.push(chunk)
-    })
-    child.stderr.on('data', (chunk: Buffer) => {
-      if (complaint.length < MAX_ERROR_BYTES) complaint += chunk.toString('latin1')
-    })
-    child.on('close', (code, signal) => {
-      if (code === 0) return resolve(Buffer.concat(output).toString('utf8'))
-      const why =
-        outputBytes > MAX_OUTPUT_BYTES
-          ? `more than ${MAX_OUTPUT_BYTES} bytes of rules`
-          : complaint.trim().replaceAll(/\s+/g, ' ') || `ended with ${signal ?? `status ${code}`}`
-      reject(new CulvertError('REDIRECT', `${program}: ${why}`))
-    })
-    child.stdin.end(input)
+    socket.on('close', () => resolve({ bytes: Buffer.concat(chunks), isTooLong: length > most }))
   })
 }

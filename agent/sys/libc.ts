@@ -109,6 +109,59 @@ export const libc = {
     count: number,
     timeoutMs: number,
   ) => number,
+  pipe2: self.func('int pipe2(void *, int)') as (fds: Bytes, flags: number) => number,
+  memfdCreate: self.func('int memfd_create(const char *, uint32_t)') as (
+    name: string,
+    flags: number,
+  ) => number,
+  kill: self.func('int kill(int, int)') as (pid: number, signal: number) => number,
+  waitpid: self.func('int waitpid(int, void *, int)') as (
+    pid: number,
+    status: Bytes,
+    options: number,
+  ) => number,
+  waitid: self.func('int waitid(int, uint32_t, void *, int)') as (
+    kind: number,
+    id: number,
+    info: Bytes,
+    options: number,
+  ) => number,
+  /** Gives an errno itself, as all of its family do. The lists end with null. */
+  posixSpawn: self.func(
+    'int posix_spawn(void *, const char *, const void *, const void *, const char **, const char **)',
+  ) as (
+    pid: Bytes,
+    path: string,
+    actions: Bytes,
+    attributes: Bytes,
+    argv: readonly (string | null)[],
+    env: readonly (string | null)[],
+  ) => number,
+  spawnActionsInit: self.func('int posix_spawn_file_actions_init(void *)') as (actions: Bytes) => number,
+  spawnActionsDestroy: self.func('int posix_spawn_file_actions_destroy(void *)') as (
+    actions: Bytes,
+  ) => number,
+  spawnActionsDup2: self.func('int posix_spawn_file_actions_adddup2(void *, int, int)') as (
+    actions: Bytes,
+    from: number,
+    to: number,
+  ) => number,
+  /** glibc 2.29, musl 1.1.24. */
+  spawnActionsChdir: optional('int posix_spawn_file_actions_addchdir_np(void *, const char *)') as
+    ((actions: Bytes, path: string) => number) | undefined,
+  spawnAttributesInit: self.func('int posix_spawnattr_init(void *)') as (attributes: Bytes) => number,
+  spawnAttributesFlags: self.func('int posix_spawnattr_setflags(void *, int16_t)') as (
+    attributes: Bytes,
+    flags: number,
+  ) => number,
+  spawnAttributesDefaultSignals: self.func('int posix_spawnattr_setsigdefault(void *, const void *)') as (
+    attributes: Bytes,
+    signals: Bytes,
+  ) => number,
+  spawnAttributesBlockedSignals: self.func('int posix_spawnattr_setsigmask(void *, const void *)') as (
+    attributes: Bytes,
+    signals: Bytes,
+  ) => number,
   madvise: self.func('int madvise(uint64_t, uint64_t, int)') as (
     address: number,
     length: number,

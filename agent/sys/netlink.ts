@@ -23,6 +23,7 @@ const RECEIVE_BYTES = 64 * 1024
 const MAX_READS_PER_DRAIN = 64
 
 export const NETLINK_ROUTE = 0
+export const NETLINK_SOCK_DIAG = 4
 export const NETLINK_NETFILTER = 12
 
 export const NLM_F_REQUEST = 0x1
@@ -101,23 +102,45 @@ export function decodeAttributes(message: Uint8Array, bodyBytes: number): Map<nu
 export function netlinkRequest(protocol: number, request: Uint8Array, tried: string): NetlinkMessage[] {
   const fd = openNetlink(protocol, 0, false)
   try {
-    check(libc.send(fd, request, request.length, 0), tried)
     const answers: NetlinkMessage[] = []
-    const buffer = new Uint8Array(RECEIVE_BYTES)
-    for (;;) {
-      const length = check(libc.recv(fd, buffer, buffer.length, 0), `${tried}: waiting for the kernel`)
-      for (const message of decodeMessages(buffer.slice(0, length))) {
-        if (message.type === NLMSG_DONE) return answers
-        if (message.type === NLMSG_ERROR) {
-          const error = new DataView(message.body.buffer, message.body.byteOffset).getInt32(0, true)
-          if (error !== 0) throw syscallError(-error, tried)
-          return answers
-        }
-        answers.push(message)
-      }
-    }
+    netlinkAnswers(fd, request, tried, Infinity, ({ type, body }) =>
+      answers.push({ type, body: body.slice() }),
+    )
+    return answers
   } finally {
     closeFd(fd)
+  }
+}
+
+/** One for all requests: they are synchronous. */
+const received = new Uint8Array(RECEIVE_BYTES)
+
+/**
+ * Sends one request on a socket of `openNetlink` and hands over each answer, which is there only while it is handed
+ * over: `each` keeps copies, and asks nothing. Gives the bytes that were read; beyond `maxBytes` it stops, and the socket
+ * is good for nothing but to be closed. Throws `SYSCALL`, with the errno that the kernel answered.
+ */
+export function netlinkAnswers(
+  fd: number,
+  request: Uint8Array,
+  tried: string,
+  maxBytes: number,
+  each: (message: NetlinkMessage) => void,
+): number {
+  check(libc.send(fd, request, request.length, 0), tried)
+  for (let bytes = 0; ;) {
+    const length = check(libc.recv(fd, received, received.length, 0), `${tried}: waiting for the kernel`)
+    bytes += length
+    if (bytes > maxBytes) return bytes
+    for (const message of decodeMessages(received.subarray(0, length))) {
+      if (message.type === NLMSG_DONE) return bytes
+      if (message.type === NLMSG_ERROR) {
+        const error = new DataView(message.body.buffer, message.body.byteOffset).getInt32(0, true)
+        if (error !== 0) throw syscallError(-error, tried)
+        return bytes
+      }
+      each(message)
+    }
   }
 }
 
