@@ -4,6 +4,7 @@ import { holdConnection, startLoad } from '../../lab/demo/clients.ts'
 import { podNamed, until } from '../../lab/demo/facts.ts'
 import { logPath } from '../../lab/names.ts'
 import { labFor } from '../helpers/lab.ts'
+import { endedConnections } from '../helpers/lab-facts.ts'
 
 const lab = await labFor(t)
 const server = await podNamed(lab, 'server')
@@ -29,6 +30,8 @@ for (const node of [client.node, server.node])
       const lines = readFileSync(logPath(lab.paths, `agent-${node}`), 'utf8').split('\n')
       const cut = lines.filter(line => line.includes('connection cut at the end of the drain period'))
       t.ok(cut.length >= 1, 'and named')
+      const ended = endedConnections(lab, node).filter(line => line['error_code'] === 'CUT')
+      t.equal(ended.length, cut.length, 'and has its line in the access log')
       await lab.waitForPod('client', ['enrolled'])
     },
   )
