@@ -1,6 +1,6 @@
 /** Socket options that Node has no call for, and questions to the kernel about one socket. */
 import type { SocketAddress } from '../../lib/address.ts'
-import { check, int32, lastErrno, libc, syscallError } from './libc.ts'
+import { check, lastErrno, libc, syscallError } from './libc.ts'
 import { AF_INET6, decodeSockaddr, SOCKADDR_BYTES } from './sockaddr.ts'
 import { constants } from 'node:os'
 import { closeFd, statFd } from './fd.ts'
@@ -42,18 +42,21 @@ export const DEFAULT_KEEPALIVE: Keepalive = { idleSeconds: 180, intervalSeconds:
 const address = new Uint8Array(SOCKADDR_BYTES)
 const length = new Uint8Array(4)
 const lengthView = new DataView(length.buffer)
+const option = new Uint8Array(8) // an int, or struct linger { int l_onoff; int l_linger; }
+const optionView = new DataView(option.buffer)
 
 /** Sets an option that is an `int`. Throws `SYSCALL` naming the option. */
 export function setOption(fd: number, level: number, name: number, value: number, label: string): void {
-  check(libc.setsockopt(fd, level, name, int32(value), 4), `setsockopt(${label}, ${value})`)
+  optionView.setInt32(0, value, true)
+  if (libc.setsockopt(fd, level, name, option, 4) < 0)
+    throw syscallError(lastErrno(), `setsockopt(${label}, ${value})`)
 }
 
 /** Reads an option that is an `int`. Throws `SYSCALL` naming the option. */
 export function getOption(fd: number, level: number, name: number, label: string): number {
-  const value = new Uint8Array(4)
   lengthView.setUint32(0, 4, true)
-  check(libc.getsockopt(fd, level, name, value, length), `getsockopt(${label})`)
-  return new DataView(value.buffer).getInt32(0, true)
+  check(libc.getsockopt(fd, level, name, option, length), `getsockopt(${label})`)
+  return optionView.getInt32(0, true)
 }
 
 /**
@@ -70,21 +73,21 @@ export function originalDestination(
   const level = other.ip.includes(':') ? SOL_IPV6 : SOL_IP
   lengthView.setUint32(0, level === SOL_IPV6 ? SOCKADDR_BYTES : 16, true)
   if (libc.getsockopt(fd, level, SO_ORIGINAL_DST, address, length) < 0) return undefined
-  return decodeSockaddr(address.subarray(0, lengthView.getUint32(0, true)))
+  return decodeSockaddr(address, lengthView.getUint32(0, true))
 }
 
 /** The address and port that the socket is bound to. Undefined when it is not an IP socket, or is closed. */
 export function localAddress(fd: number): SocketAddress | undefined {
   lengthView.setUint32(0, SOCKADDR_BYTES, true)
   if (libc.getsockname(fd, address, length) < 0) return undefined
-  return decodeSockaddr(address.subarray(0, lengthView.getUint32(0, true)))
+  return decodeSockaddr(address, lengthView.getUint32(0, true))
 }
 
 /** The address and port that the socket is connected to. Undefined when it is not, any more, or is no IP socket. */
 export function peerAddress(fd: number): SocketAddress | undefined {
   lengthView.setUint32(0, SOCKADDR_BYTES, true)
   if (libc.getpeername(fd, address, length) < 0) return undefined
-  return decodeSockaddr(address.subarray(0, lengthView.getUint32(0, true)))
+  return decodeSockaddr(address, lengthView.getUint32(0, true))
 }
 
 /**
@@ -93,13 +96,9 @@ export function peerAddress(fd: number): SocketAddress | undefined {
  * background. A socket that is already closed is left alone.
  */
 export function setLinger(fd: number, seconds: number | undefined): void {
-  const value = new Uint8Array(8) // struct linger { int l_onoff; int l_linger; }
-  const view = new DataView(value.buffer)
-  if (seconds !== undefined) {
-    view.setInt32(0, 1, true)
-    view.setInt32(4, seconds, true)
-  }
-  if (libc.setsockopt(fd, SOL_SOCKET, SO_LINGER, value, 8) === 0) return
+  optionView.setInt32(0, seconds === undefined ? 0 : 1, true)
+  optionView.setInt32(4, seconds ?? 0, true)
+  if (libc.setsockopt(fd, SOL_SOCKET, SO_LINGER, option, 8) === 0) return
   const errno = lastErrno()
   if (errno !== constants.errno.EBADF) throw syscallError(errno, 'setsockopt(SO_LINGER)')
 }

@@ -1,5 +1,5 @@
 import * as fc from 'fast-check'
-import { BlockList, isIP } from 'node:net'
+import { BlockList, isIP, isIPv4 } from 'node:net'
 import t from 'tap'
 import {
   bytesFromIp,
@@ -7,6 +7,7 @@ import {
   Cidr,
   formatAddress,
   ipFromBytes,
+  ipv4Number,
   isLoopback,
   parseAddress,
 } from '../../lib/address.ts'
@@ -48,6 +49,46 @@ await t.test('what is no address is refused with its text', async t => {
     t.throws(() => bytesFromIp(text), NOT_AN_ADDRESS)
   }
   t.throws(() => ipFromBytes(new Uint8Array(5)), NOT_AN_ADDRESS)
+})
+
+await t.test('IPv4 text is what Node takes for it, and its bits are those of its bytes', async () => {
+  const almost = fc
+    .array(fc.oneof(fc.integer({ min: 0, max: 300 }).map(String), fc.constantFrom('', '00', '01', 'a', ' 1')))
+    .map(parts => parts.join('.'))
+  fc.assert(
+    fc.property(fc.oneof(fc.ipV4(), almost, fc.string({ unit: 'binary' })), text => {
+      const bits = ipv4Number(text)
+      if (!isIPv4(text)) return bits === -1
+      return (
+        text.split('.').every((part, at) => Number(part) === ((bits >>> (24 - at * 8)) & 0xff)) && bits >= 0
+      )
+    }),
+  )
+})
+
+await t.test('an address with a port is what a stricter reading of the text gives', async () => {
+  const wanted = (text: string) => {
+    const match = /^(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})$/.exec(text)
+    const host = match?.[1] ?? match?.[2] ?? ''
+    const port = Number(match?.[3])
+    const isRight = isIP(host) === (match?.[1] === undefined ? 4 : 6) && port >= 1 && port <= 65_535
+    return isRight ? { ip: canonicalIp(host), port } : undefined
+  }
+  const host = fc.oneof(
+    fc.ipV4(),
+    fc.ipV6(),
+    fc.ipV6().map(ip => `[${ip}]`),
+    fc.string({ maxLength: 3 }),
+  )
+  const port = fc.oneof(fc.integer({ min: 0, max: 70_000 }).map(String), fc.string({ maxLength: 6 }))
+  fc.assert(
+    fc.property(host, fc.constantFrom(':', ':', ':', '', '::'), port, (ip, colon, at) => {
+      const text = `${ip}${colon}${at}`
+      const [read, right] = [parseAddress(text), wanted(text)]
+      return read?.ip === right?.ip && read?.port === right?.port
+    }),
+    { numRuns: 1000 },
+  )
 })
 
 /** RFC 5952 by an engine of somebody else: a URL's host is serialized by the same rules. */
