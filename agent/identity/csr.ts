@@ -6,25 +6,10 @@
  */
 import { generateKeyPair, sign } from 'node:crypto'
 import { promisify } from 'node:util'
-import {
-  bitString,
-  boolean,
-  contextConstructed,
-  contextPrimitive,
-  integer,
-  octetString,
-  oid,
-  pem,
-  sequence,
-  setOf,
-} from '../../lib/pki/der.ts'
+import { bitString, pem, sequence } from '../../lib/pki/der.ts'
+import { ECDSA_WITH_SHA256, requestInfo } from '../../lib/pki/request.ts'
 
 const generate = promisify(generateKeyPair)
-
-const EXTENSION_REQUEST = oid('1.2.840.113549.1.9.14') // RFC 2985 §5.4.2
-const SUBJECT_ALT_NAME = oid('2.5.29.17') // RFC 5280 §4.2.1.6
-const ECDSA_WITH_SHA256 = sequence(oid('1.2.840.10045.4.3.2')) // RFC 5758 §3.2
-const URI_NAME = 6 // GeneralName, RFC 5280 §4.2.1.6
 
 export interface KeyAndRequest {
   /** PKCS #8 PEM. */
@@ -46,17 +31,6 @@ export async function createKeyAndRequest(identity: string): Promise<KeyAndReque
   const signature = await signed(info, privateKey)
   const request = sequence(info, ECDSA_WITH_SHA256, bitString(signature))
   return { key: privateKey, publicKey, csr: pem('CERTIFICATE REQUEST', request) }
-}
-
-/** CertificationRequestInfo (RFC 2986 §4.1): what is signed. */
-function requestInfo(publicKey: Uint8Array, identity: string): Buffer {
-  const names = sequence(contextPrimitive(URI_NAME, Buffer.from(identity, 'ascii')))
-  const critical = boolean(true) // an empty subject demands it (RFC 5280 §4.2.1.6)
-  const extensions = sequence(sequence(SUBJECT_ALT_NAME, critical, octetString(names)))
-  const attribute = sequence(EXTENSION_REQUEST, setOf(extensions))
-  const version = integer(0)
-  const emptySubject = sequence()
-  return sequence(version, emptySubject, publicKey, contextConstructed(0, attribute))
 }
 
 function signed(data: Buffer, key: string): Promise<Buffer> {

@@ -1,6 +1,6 @@
 /**
- * Writes the few DER types that a certificate request needs (ITU-T X.690 §8, §10). It only writes: whatever comes from
- * outside is read by OpenSSL.
+ * Writes the few DER types that certificates and requests for them need (ITU-T X.690 §8, §10). It only writes: whatever
+ * comes from outside is read by OpenSSL.
  */
 import { CulvertError } from '../errors.ts'
 
@@ -11,6 +11,8 @@ const TAG = {
   octetString: 0x04,
   oid: 0x06,
   utf8: 0x0c,
+  utcTime: 0x17,
+  generalizedTime: 0x18,
 } as const
 const SEQUENCE = 0x30
 const SET = 0x31
@@ -47,9 +49,23 @@ export function integer(value: number): Buffer {
     throw new CulvertError('PKI', `not a number that DER is written for here: ${value}`)
   let hex = value.toString(16)
   if (hex.length % 2 === 1) hex = `0${hex}`
-  const bytes = Buffer.from(hex, 'hex')
+  return integerOf(Buffer.from(hex, 'hex'))
+}
+
+/** A whole number that is not negative, from its bytes, the highest first, at least one. */
+export function integerOf(bytes: Uint8Array): Buffer {
+  const first = bytes.findIndex((byte, at) => byte !== 0 || at === bytes.length - 1)
+  const shortest = bytes.subarray(first)
   // A leading one bit would make it negative.
-  return bytes[0]! < 0x80 ? element(TAG.integer, bytes) : element(TAG.integer, Buffer.of(0), bytes)
+  return shortest[0]! < 0x80 ? element(TAG.integer, shortest) : element(TAG.integer, Buffer.of(0), shortest)
+}
+
+/** A time of a certificate, whole seconds: UTCTime up to 2049, GeneralizedTime from then on (RFC 5280 §4.1.2.5). */
+export function time(date: Date): Buffer {
+  const digits = `${date.toISOString().slice(0, 19).replaceAll(/\D/g, '')}Z`
+  return date.getUTCFullYear() < 2050
+    ? element(TAG.utcTime, Buffer.from(digits.slice(2)))
+    : element(TAG.generalizedTime, Buffer.from(digits))
 }
 
 /** Whole bytes, no unused bits. */

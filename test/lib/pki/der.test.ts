@@ -7,11 +7,13 @@ import {
   contextConstructed,
   contextPrimitive,
   integer,
+  integerOf,
   octetString,
   oid,
   pem,
   sequence,
   setOf,
+  time,
   utf8String,
 } from '../../../lib/pki/der.ts'
 
@@ -29,6 +31,21 @@ await t.test('the encodings of X.690 and of well-known identifiers come out byte
   t.equal(contextPrimitive(6, Buffer.from('a')).toString('hex'), '860161')
   t.equal(contextConstructed(0, boolean(false)).toString('hex'), 'a003010100')
   t.equal(setOf(integer(2), integer(1)).toString('hex'), '3106020101020102', 'a set is in order')
+})
+
+await t.test('numbers from bytes are as short as they can be, and never negative', t => {
+  t.equal(integerOf(Buffer.of(0)).toString('hex'), '020100')
+  t.equal(integerOf(Buffer.of(0, 0, 5)).toString('hex'), '020105')
+  t.equal(integerOf(Buffer.of(0, 0x80)).toString('hex'), '02020080')
+  t.equal(integerOf(Buffer.of(0xff, 0)).toString('hex'), '020300ff00')
+  t.end()
+})
+
+await t.test('times change their form in 2050', t => {
+  t.equal(time(new Date('2026-11-24T03:04:05.900Z')).subarray(2).toString(), '261124030405Z')
+  t.equal(time(new Date('2049-12-31T23:59:59Z'))[0], 0x17)
+  t.equal(time(new Date('2050-01-01T00:00:00Z')).toString('latin1'), '\x18\x0f20500101000000Z')
+  t.end()
 })
 
 await t.test('a length is written in its shortest form', async t => {
