@@ -36,7 +36,7 @@ export class HolderFile {
     try {
       text = readFileSync(this.#path, 'utf8')
     } catch (err) {
-      if (errorCode(err) === 'ENOENT') return {}
+      if (errorCode(err) === 'ENOENT') return Object.create(null) as HolderRecords
       throw err
     }
     return parseRecords(text, this.#path)

@@ -4,8 +4,11 @@
  * that came while nobody accepted; two agents side by side accept from one queue, so that nothing in it is lost
  * when one of them stops.
  *
- * Everything that changes the record is done in order, one at a time.
+ * Everything that changes the record is done in order, and several pods at once: the record names every pod of the node,
+ * and is read and written once for all that is to be done. Should the agent end before it is written, the holders that it
+ * does not name are found by the sockets they hold.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { CulvertError, errorText } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import { MARK, PORT } from '../ports.ts'
@@ -39,6 +42,22 @@ interface Kept {
   holder: Holder
 }
 
+/** What a change of the record works on; it is written when `isChanged` is set. */
+interface Session {
+  readonly records: HolderRecords
+  isChanged: boolean
+}
+
+interface Change {
+  readonly make: (session: Session) => void
+  /** After the record was written. */
+  readonly done: () => void
+  readonly failed: (err: unknown) => void
+}
+
+/** Each may start a process, a millisecond: then others get a turn. */
+const CHANGES_AT_ONCE = 8
+
 export class ListenerKeeper {
   readonly #log: Logger
   readonly #file: HolderFile
@@ -47,7 +66,8 @@ export class ListenerKeeper {
   readonly #recorded: Set<string>
   readonly #onRecordAtStart: readonly string[]
   readonly #timer: NodeJS.Timeout
-  #last: Promise<unknown> = Promise.resolve()
+  readonly #changes: Change[] = []
+  #changing: Promise<void> | undefined
   #isClosed = false
 
   constructor(options: ListenerKeeperOptions) {
@@ -69,27 +89,28 @@ export class ListenerKeeper {
    * one made, or new ones. Each call gives another set of the same sockets. Throws `SYSCALL`, `NETNS`, `TOOL` or
    * `TIMEOUT`; a port that something in the pod already listens on is EADDRINUSE.
    */
-  acquire(podUid: string, netnsFd: number): Promise<PodListeners> {
-    return this.#inOrder(async () => {
+  async acquire(podUid: string, netnsFd: number): Promise<PodListeners> {
+    const { listeners } = await this.#change(session => {
       const inode = netnsInode(netnsFd)
       const kept = this.#kept.get(podUid)
-      if (kept?.netnsInode === inode) return copyOf(kept.listeners)
-      return this.#file.locked(async () => {
-        if (kept) this.#letGo(podUid)
-        const fresh = this.#takeOrMake(podUid, netnsFd, inode)
-        this.#kept.set(podUid, fresh)
-        this.#recorded.add(podUid)
-        return copyOf(fresh.listeners)
-      })
+      if (kept?.netnsInode === inode) {
+        // Writing the record may have failed the first time.
+        if (!session.records[podUid] && isHolderAlive(kept.holder)) record(session, podUid, kept)
+        return kept
+      }
+      if (kept) this.#letGo(podUid, session)
+      const fresh = this.#takeOrMake(podUid, netnsFd, inode, session)
+      this.#kept.set(podUid, fresh)
+      this.#recorded.add(podUid)
+      return fresh
     })
+    return copyOf(listeners)
   }
 
   /** Ends the pod's holder: with the last descriptor elsewhere closed, nothing listens any more. Failures are logged. */
   release(podUid: string): void {
     this.#recorded.delete(podUid)
-    this.#detached('could not end the holder of a pod', () =>
-      this.#file.locked(async () => this.#letGo(podUid)),
-    )
+    this.#detached('could not end the holder of a pod', session => this.#letGo(podUid, session))
   }
 
   /**
@@ -109,23 +130,23 @@ export class ListenerKeeper {
     if (this.#isClosed) return
     clearInterval(this.#timer)
     this.#isClosed = true
-    await this.#last
+    await this.#changing
     for (const { listeners } of this.#kept.values()) closeAll(listeners)
     this.#kept.clear()
   }
 
   /** Resolves when everything asked for so far is done. */
   async idle(): Promise<void> {
-    await this.#last
+    await this.#changing
   }
 
-  #takeOrMake(podUid: string, netnsFd: number, inode: bigint): Kept {
-    const recorded: Holder | undefined = this.#read()[podUid] ?? findHolder(netnsFd)
+  #takeOrMake(podUid: string, netnsFd: number, inode: bigint, session: Session): Kept {
+    const recorded: Holder | undefined = session.records[podUid] ?? findHolder(netnsFd)
     if (recorded) {
       const adoption = adoptFrom(recorded, inode)
       if (adoption.kind === 'adopted') {
         const kept = { netnsInode: inode, listeners: adoption.listeners, holder: recorded }
-        this.#record(podUid, kept)
+        record(session, podUid, kept)
         this.#log.info({ podUid, holder: recorded.pid }, 'took over listening sockets')
         return kept
       }
@@ -140,7 +161,7 @@ export class ListenerKeeper {
     const listeners = makeListeners(netnsFd)
     try {
       const kept: Kept = { netnsInode: inode, listeners, holder: this.#startHolder(podUid, listeners) }
-      this.#record(podUid, kept)
+      record(session, podUid, kept)
       // Not before the new sockets stand; and not later, as it would go on taking its share of the connections.
       if (recorded) killHolder(recorded)
       return kept
@@ -158,45 +179,34 @@ export class ListenerKeeper {
   #tend(podUid?: string): void {
     for (const [uid, kept] of this.#kept) {
       if ((podUid !== undefined && podUid !== uid) || isHolderAlive(kept.holder)) continue
-      this.#detached("could not replace a pod's holder", () =>
-        this.#file.locked(async () => {
-          if (this.#kept.get(uid) !== kept || isHolderAlive(kept.holder)) return
-          const recorded = this.#read()[uid]
-          if (recorded === undefined) return // released by another agent beside this one
-          if (isHolderAlive(recorded)) {
-            kept.holder = recorded
-            return
-          }
-          this.#log.warn(
-            { podUid: uid, holder: kept.holder.pid },
-            'holder of listening sockets was killed; starting another',
-          )
-          // Without a watcher of its own: should this one be killed at once, the next round is early enough.
-          kept.holder = startHolder(kept.listeners, () => undefined)
-          this.#record(uid, kept)
-        }),
-      )
+      this.#detached("could not replace a pod's holder", session => {
+        if (this.#kept.get(uid) !== kept || isHolderAlive(kept.holder)) return
+        const recorded = session.records[uid]
+        if (recorded === undefined) return // released by another agent beside this one
+        if (isHolderAlive(recorded)) {
+          kept.holder = recorded
+          return
+        }
+        this.#log.warn(
+          { podUid: uid, holder: kept.holder.pid },
+          'holder of listening sockets was killed; starting another',
+        )
+        // Without a watcher of its own: should this one be killed at once, the next round is early enough.
+        kept.holder = startHolder(kept.listeners, () => undefined)
+        record(session, uid, kept)
+      })
     }
   }
 
-  #letGo(podUid: string): void {
+  #letGo(podUid: string, session: Session): void {
     const kept = this.#kept.get(podUid)
     this.#kept.delete(podUid)
     if (kept) closeAll(kept.listeners)
-    const records = this.#read()
-    const holder = records[podUid] ?? kept?.holder
+    const holder = session.records[podUid] ?? kept?.holder
     if (holder) killHolder(holder)
-    if (!records[podUid]) return
-    delete records[podUid]
-    this.#file.write(records)
-  }
-
-  #record(podUid: string, { holder, netnsInode }: Kept): void {
-    const { pid, startTime } = holder
-    this.#file.write({
-      ...this.#read(),
-      [podUid]: { pid, startTime, netnsInode: Number(netnsInode), fds: HOLDER_FDS },
-    })
+    if (!session.records[podUid]) return
+    delete session.records[podUid]
+    session.isChanged = true
   }
 
   #read(): HolderRecords {
@@ -211,17 +221,60 @@ export class ListenerKeeper {
     }
   }
 
-  #detached(failure: string, work: () => Promise<void>): void {
-    this.#inOrder(work).catch((err: unknown) => this.#log.warn({ err: errorText(err) }, failure))
+  #detached(failure: string, make: (session: Session) => void): void {
+    this.#change(make).catch((err: unknown) => this.#log.warn({ err: errorText(err) }, failure))
   }
 
-  #inOrder<T>(work: () => Promise<T>): Promise<T> {
+  /** Gives what `make` gives when the record was written, and rejects with what it throws. */
+  #change<T>(make: (session: Session) => T): Promise<T> {
     if (this.#isClosed)
       return Promise.reject(new CulvertError('CLOSED', 'listening sockets are no longer kept'))
-    const mine = this.#last.then(work)
-    this.#last = mine.catch(() => undefined) // its caller hears of it
-    return mine
+    const { promise, resolve, reject } = Promise.withResolvers<T>()
+    let result: T
+    this.#changes.push({
+      make: session => void (result = make(session)),
+      done: () => resolve(result),
+      failed: reject,
+    })
+    this.#changing ??= this.#work()
+    return promise
   }
+
+  /** Makes changes until none is left. */
+  async #work(): Promise<void> {
+    await nextTurn() // for what else is asked for at the same time
+    for (let batch; (batch = this.#changes.splice(0, CHANGES_AT_ONCE)).length > 0; await nextTurn()) {
+      try {
+        const made = await this.#file.locked(async () => this.#make(batch))
+        for (const { done } of made) done()
+      } catch (err) {
+        for (const { failed } of batch) failed(err)
+      }
+    }
+    this.#changing = undefined
+  }
+
+  /** Gives those that were made. Throws when the record could not be written. */
+  #make(batch: readonly Change[]): Change[] {
+    const session: Session = { records: this.#read(), isChanged: false }
+    const made: Change[] = []
+    for (const change of batch) {
+      try {
+        change.make(session)
+        made.push(change)
+      } catch (err) {
+        change.failed(err)
+      }
+    }
+    if (session.isChanged) this.#file.write(session.records)
+    return made
+  }
+}
+
+function record(session: Session, podUid: string, { holder, netnsInode }: Kept): void {
+  const { pid, startTime } = holder
+  session.records[podUid] = { pid, startTime, netnsInode: Number(netnsInode), fds: HOLDER_FDS }
+  session.isChanged = true
 }
 
 /** The three sockets of a pod, marked, so that what is accepted from them carries the agent's mark. Throws `SYSCALL`. */
