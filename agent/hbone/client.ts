@@ -2,6 +2,7 @@
 import type { Duplex } from 'node:stream'
 import type { Cancellation } from '../../lib/cancel.ts'
 import { CulvertError } from '../../lib/errors.ts'
+import { IntMap } from '../../lib/int-map.ts'
 import type { SessionOptions } from './limits.ts'
 import { CODE, MAX_WINDOW, PREFACE, SETTING, SessionError, StreamResetError } from './protocol.ts'
 import { Session, type Headers } from './session.ts'
@@ -21,7 +22,7 @@ interface PendingConnect {
 
 export class ClientSession extends Session {
   #nextId = 1
-  readonly #pending = new Map<number, PendingConnect>()
+  readonly #pending = new IntMap<PendingConnect>()
   readonly #onReady: (() => void)[] = []
   readonly #onRoom: (() => void)[] = []
   /** Streams handed out by the pool and not opened yet. */
@@ -161,8 +162,8 @@ export class ClientSession extends Session {
   }
 
   protected override goawayFrom(lastStreamId: number, code: number, debug: string): void {
-    for (const [id, tunnel] of this.tunnels)
-      if (id > lastStreamId)
+    for (const tunnel of this.tunnels.values())
+      if (tunnel.id > lastStreamId)
         tunnel.receiveReset(
           new StreamResetError(code, `peer is closing the session${debug ? ` (${debug})` : ''}`, {
             byPeer: true,

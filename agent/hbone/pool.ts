@@ -39,10 +39,16 @@ interface Peer {
   attemptedAt: number
 }
 
+interface Idle {
+  sinceMs: number
+  timer: NodeJS.Timeout
+}
+
 export class HbonePool {
   readonly #options: PoolOptions
   readonly #peers = new Map<string, Peer>()
-  readonly #idle = new Map<ClientSession, NodeJS.Timeout>()
+  /** Sessions that were idle, and since when: one that is used and idle again in between keeps its place and its timer. */
+  readonly #idle = new Map<ClientSession, Idle>()
   #isClosed = false
 
   constructor(options: PoolOptions = DEFAULT_POOL) {
@@ -158,7 +164,7 @@ export class HbonePool {
     peer.sessions.add(session)
     session.onClosed(() => {
       peer.sessions.delete(session)
-      clearTimeout(this.#idle.get(session))
+      clearTimeout(this.#idle.get(session)?.timer)
       this.#idle.delete(session)
       this.#forgetIfEmpty(key, peer)
     })
@@ -206,17 +212,29 @@ export class HbonePool {
   }
 
   #reserve(session: ClientSession): ClientSession {
-    clearTimeout(this.#idle.get(session))
-    this.#idle.delete(session)
     session.reserved++
     return session
   }
 
   #watchIdle(session: ClientSession): void {
-    if (this.#idle.has(session) || session.isClosed) return
-    const timer = setTimeout(() => session.goaway(), this.#options.idleMs)
-    timer.unref()
-    this.#idle.set(session, timer)
+    if (session.isClosed) return
+    const sinceMs = performance.now()
+    const idle = this.#idle.get(session)
+    if (idle) idle.sinceMs = sinceMs
+    else this.#idle.set(session, { sinceMs, timer: this.#lookAgain(session, this.#options.idleMs) })
+  }
+
+  #lookAgain(session: ClientSession, afterMs: number): NodeJS.Timeout {
+    const look = () => {
+      const idle = this.#idle.get(session)
+      if (!idle) return
+      const isUsed = session.openStreams > 0 || session.reserved > 0
+      const leftMs = idle.sinceMs + this.#options.idleMs - performance.now()
+      if (isUsed) this.#idle.delete(session)
+      else if (leftMs > 0) idle.timer = this.#lookAgain(session, leftMs)
+      else session.goaway()
+    }
+    return setTimeout(look, afterMs).unref()
   }
 
   #forgetIfEmpty(key: string, peer: Peer): void {

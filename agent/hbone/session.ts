@@ -6,6 +6,7 @@
  */
 import { Duplex } from 'node:stream'
 import { errorText } from '../../lib/errors.ts'
+import { IntMap } from '../../lib/int-map.ts'
 import { printable } from '../../lib/printable.ts'
 import { ControlBudget } from './budget.ts'
 import { Flow } from './flow.ts'
@@ -37,7 +38,7 @@ export abstract class Session implements FrameSink, TransportSink {
   readonly transport: Transport
   protected readonly writer: FrameWriter
   protected readonly encoder = new HpackEncoder({ maxTableSize: 4096 })
-  protected readonly tunnels = new Map<number, Tunnel>()
+  protected readonly tunnels = new IntMap<Tunnel>()
   protected readonly peer: PeerSettings
   protected isGoawaySent = false
   protected isGoawayReceived = false

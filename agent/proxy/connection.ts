@@ -1,4 +1,5 @@
 /** The life of one connection, from the SYN we took to the one reason it ended with. */
+import { IntMap } from '../../lib/int-map.ts'
 import type { Reason } from '../../lib/reasons.ts'
 import type { ConnectionRecord, PeerInfo, ServiceInfo } from '../worker/messages.ts'
 import type { Counted, Series } from '../worker/traffic.ts'
@@ -117,11 +118,15 @@ export class Connection implements ByteCounts, Counted {
   }
 }
 
+/** So many pods' counts are kept before those that have nothing open are let go. */
+const SWEEP_ABOVE = 1024
+
 /** The connections that are open now. */
 export class ConnectionBook {
   readonly events: ConnectionEvents
-  readonly #open = new Map<number, Connection>()
+  readonly #open = new IntMap<Connection>()
   readonly #perPod = new Map<string, number>()
+  #sweepAbove = SWEEP_ABOVE
   readonly #waiters = new Set<{ podUid: string | undefined; done: () => void }>()
 
   constructor(events: ConnectionEvents) {
@@ -141,9 +146,11 @@ export class ConnectionBook {
 
   /** Counts descriptors of a pod's. */
   charge(podUid: string, descriptors: number): void {
-    const held = this.descriptorsOf(podUid) + descriptors
-    if (held > 0) this.#perPod.set(podUid, held)
-    else this.#perPod.delete(podUid)
+    this.#perPod.set(podUid, this.descriptorsOf(podUid) + descriptors)
+    // A pod that has none at the moment stays: it may have one, and none again, a thousand times a second.
+    if (this.#perPod.size <= this.#sweepAbove) return
+    for (const [uid, held] of this.#perPod) if (held <= 0) this.#perPod.delete(uid)
+    this.#sweepAbove = Math.max(SWEEP_ABOVE, this.#perPod.size * 2)
   }
 
   /** Descriptors that the open connections of the pod hold: 0 when none is open. */
@@ -152,7 +159,7 @@ export class ConnectionBook {
   }
 
   of(podUid?: string): Connection[] {
-    const all = [...this.#open.values()]
+    const all = this.#open.values()
     return podUid === undefined ? all : all.filter(connection => connection.podUid === podUid)
   }
 

@@ -1,5 +1,4 @@
 /** One pod on one data-plane thread: its listeners, its certificate, its sessions. */
-import { LRUMap } from './lru-map.ts'
 import type { Cancellation } from '../../lib/cancel.ts'
 import { CulvertError, errorText } from '../../lib/errors.ts'
 import { parseSpiffe } from '../../lib/spiffe.ts'
@@ -23,6 +22,7 @@ import type {
 import type { ConnectionBook } from './connection.ts'
 import { dial, type DialTarget } from './dial.ts'
 import { HboneListener } from './hbone-listener.ts'
+import { KeptAnswers } from './kept-answers.ts'
 import { acceptOutbound } from './outbound.ts'
 import { acceptPlaintext } from './plaintext.ts'
 import type { LogLine, PodContext, ProxyOptions } from './pod-context.ts'
@@ -47,8 +47,8 @@ export class PodProxy implements PodContext {
   dialled = 0
   readonly log: LogLine
   readonly #control: Control
-  readonly #routes = new LRUMap<string, Promise<RouteDecision>>(KEPT_DECISIONS)
-  readonly #admissions = new LRUMap<string, Promise<AdmitDecision>>(KEPT_DECISIONS)
+  readonly #routes = new KeptAnswers<string, Promise<RouteDecision>>(KEPT_DECISIONS)
+  readonly #admissions = new KeptAnswers<string, Promise<AdmitDecision>>(KEPT_DECISIONS)
   readonly #sessions = new Set<ServerSession>()
   readonly #plain: Listener[] = []
   #hbone: HboneListener | undefined

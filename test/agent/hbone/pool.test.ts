@@ -134,6 +134,28 @@ await t.test('an idle session is closed in order, and a used one is not', async 
   t.equal(pool.sessionCount, 0)
 })
 
+await t.test('a session that is used again is not closed before it has been idle as long again', async t => {
+  const pool = new HbonePool({ ...OPTIONS, idleMs: 150 })
+  const { open, pairs } = opener(t)
+  const first = await use(pool, open, pairs)
+  const end = async ({ tunnel, far }: typeof first) => {
+    const over = new Promise<void>(resolve => tunnel.onClosed(resolve))
+    tunnel.end()
+    far.end()
+    await over
+  }
+  await end(first)
+  const again = await use(pool, open, pairs)
+  t.equal(again.session, first.session)
+  const closed = new Promise(resolve => again.session.onClosed(resolve))
+  await new Promise(resolve => setTimeout(resolve, 200)) // longer than it may be idle, with a stream open
+  t.notOk(again.session.isClosed)
+  const idleFromMs = performance.now()
+  await end(again)
+  await closed
+  t.ok(performance.now() - idleFromMs >= 149)
+})
+
 await t.test('after goaway the pool gives out nothing', async t => {
   const pool = new HbonePool(OPTIONS)
   const { open } = opener(t)
