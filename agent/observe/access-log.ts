@@ -19,6 +19,8 @@ const FLUSH_EVERY_MS = 100
 
 export class AccessLog {
   readonly #destination: ReturnType<typeof pino.destination>
+  /** Runs while something may wait to be written. */
+  #timer: NodeJS.Timeout | undefined
 
   constructor({ fd = 1, mostBufferedBytes = 4 * 1024 * 1024, onDropped }: AccessLogOptions = {}) {
     this.#destination = pino.destination({
@@ -27,7 +29,6 @@ export class AccessLog {
       minLength: WRITE_FROM,
       maxWrite: LONGEST_WRITE,
       maxLength: mostBufferedBytes,
-      periodicFlush: FLUSH_EVERY_MS,
     })
     this.#destination.on('drop', (lines: string) => onDropped?.(countLines(lines)))
     this.#destination.on('error', () => onDropped?.(1)) // the reader is gone
@@ -36,6 +37,11 @@ export class AccessLog {
   /** Takes whole lines, some for each write. */
   write(writes: readonly string[]): void {
     for (const lines of writes) this.#destination.write(lines)
+    if (this.#timer) return
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined
+      this.#destination.flush()
+    }, FLUSH_EVERY_MS).unref()
   }
 
   /** Waits until what was taken has been written, but not for a reader that has stopped reading. */

@@ -1,7 +1,7 @@
 /**
  * Guards the redirection of enrolled pods. The kernel tells of every change to a namespace's nf_tables rules and
  * routing; a change is compared with what should be, put right and reported. What the kernel does not tell of
- * (legacy iptables, listeners, addresses) is looked at in turn, every pod once per round.
+ * (legacy iptables, listeners, addresses) is looked at in turn, every pod once per round. In between it sleeps.
  *
  * A pod that changes its rules without end must not keep the agent busy: each pod has a few looks at once, then
  * two a second.
@@ -34,7 +34,7 @@ export interface DriftEvent {
 export interface RedirectGuardOptions {
   readonly log: Logger
   readonly onDrift: (event: DriftEvent) => void
-  /** How often the kernel is asked for news, of all pods at once. @default 50 */
+  /** How often the kernel is asked for more while there is news, of all pods at once. @default 50 */
   readonly intervalMs?: number
   /** How often each pod is looked at without news. @default 30000 */
   readonly roundMs?: number
@@ -65,16 +65,16 @@ interface Watched {
 
 export class RedirectGuard {
   readonly #options: Required<RedirectGuardOptions>
-  readonly #watch = new NamespaceWatch()
+  readonly #watch = new NamespaceWatch(() => this.#tick())
   readonly #pods = new Map<string, Watched>()
-  readonly #timer: NodeJS.Timeout
+  #timer: NodeJS.Timeout | undefined
+  #timerAtMs = Infinity
   #complaint = ''
   #isClosed = false
 
   /** Throws `SYSCALL`. */
   constructor(options: RedirectGuardOptions) {
     this.#options = { intervalMs: 50, roundMs: 30_000, ...options }
-    this.#timer = setInterval(() => this.#tick(), this.#options.intervalMs)
   }
 
   /**
@@ -96,6 +96,7 @@ export class RedirectGuard {
       lookedAtMs: performance.now(),
       standing: '',
     })
+    this.#tickWithin(0)
   }
 
   /** The pod's settings are others now: its rules are compared with these from now on. */
@@ -104,6 +105,7 @@ export class RedirectGuard {
     if (!pod) return
     pod.settings = settings
     pod.newsAtMs ??= performance.now()
+    this.#tickWithin(0)
   }
 
   /** Call it before the rules are taken away, or they are put back. */
@@ -115,15 +117,29 @@ export class RedirectGuard {
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    clearInterval(this.#timer)
+    clearTimeout(this.#timer)
     this.#pods.clear()
     this.#watch.close()
   }
 
+  /** Sees to it that there is a tick at the latest after so long. */
+  #tickWithin(ms: number): void {
+    const atMs = performance.now() + ms
+    if (this.#isClosed || atMs >= this.#timerAtMs) return
+    clearTimeout(this.#timer)
+    this.#timerAtMs = atMs
+    this.#timer = setTimeout(() => this.#tick(), ms)
+  }
+
   #tick(): void {
+    if (this.#isClosed) return
     const now = performance.now()
+    const { intervalMs, roundMs } = this.#options
+    this.#timerAtMs = Infinity
+    let nextMs = roundMs
     try {
       for (const { key, by } of this.#watch.poll()) {
+        nextMs = intervalMs
         const pod = this.#pods.get(key)
         if (!pod) continue
         pod.newsAtMs ??= now
@@ -131,6 +147,7 @@ export class RedirectGuard {
       }
       this.#complaint = ''
     } catch (err) {
+      nextMs = Math.min(roundMs, RETRY_MS)
       const complaint = errorText(err)
       if (complaint !== this.#complaint)
         this.#options.log.error(
@@ -140,10 +157,13 @@ export class RedirectGuard {
       this.#complaint = complaint
     }
     for (const pod of this.#pods.values()) {
-      const isDue = pod.newsAtMs !== undefined || now - pod.lookedAtMs >= this.#options.roundMs
-      if (!isDue || pod.isLooking || !pod.budget.take(now)) continue
-      void this.#look(pod)
+      if (pod.isLooking) continue // it calls again when it has looked
+      const dueInMs = pod.newsAtMs === undefined ? pod.lookedAtMs + roundMs - now : 0
+      if (dueInMs > 0) nextMs = Math.min(nextMs, dueInMs)
+      else if (pod.budget.take(now)) void this.#look(pod)
+      else nextMs = intervalMs
     }
+    this.#tickWithin(nextMs)
   }
 
   async #look(pod: Watched): Promise<void> {
@@ -169,6 +189,7 @@ export class RedirectGuard {
       this.#report(pod, drift, [`inspection: ${errorText(err)}`], sinceMs, by)
     } finally {
       pod.isLooking = false
+      this.#tickWithin(pod.newsAtMs === undefined ? this.#options.roundMs : this.#options.intervalMs)
     }
   }
 
@@ -198,6 +219,8 @@ export class RedirectGuard {
 }
 
 const MAX_AUTHORS = 5
+/** After the kernel could not be asked. */
+const RETRY_MS = 1000
 
 function listenerDrift(netnsFd: number): string[] {
   const listening = listeningSockets(netnsFd)

@@ -48,7 +48,7 @@ export interface ChildOptions {
 /** Children that have not ended, by process number. */
 const children = new Map<number, (status: number) => void>()
 
-/** Starts a program and gives its process number. Throws `SYSCALL`. */
+/** Starts a program and gives its process number. A child does not keep this process from ending. Throws `SYSCALL`. */
 export function startChild(options: ChildOptions): number {
   const { path, argv, env, fds, detached = false, onExit } = options
   keepFromChildren()

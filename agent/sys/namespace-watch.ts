@@ -1,8 +1,10 @@
 /**
  * Hears of changes to the packet rules and the policy routing of many namespaces: the kernel announces both on
- * netlink inside the namespace. All the sockets hang on one epoll descriptor, so that asking "anything new?"
- * is one system call, however many namespaces are watched. Changes made with the legacy iptables are not
- * announced by the kernel.
+ * netlink inside the namespace, and calls with SIGIO that it has (fcntl(2), O_ASYNC), so that nobody has to ask again
+ * and again. All the sockets hang on one epoll descriptor, so that asking "what is new?" is one system call, however
+ * many namespaces are watched. Changes made with the legacy iptables are not announced by the kernel.
+ *
+ * Main thread only, as signals are.
  */
 import { Epoll, EPOLLIN } from './epoll.ts'
 import { closeFd } from './fd.ts'
@@ -14,6 +16,7 @@ import {
   openNetlink,
   type NetlinkMessage,
 } from './netlink.ts'
+import { check, libc } from './libc.ts'
 import { inNetns } from './netns.ts'
 
 // linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h
@@ -27,6 +30,12 @@ const RTNLGRP_IPV4_ROUTE = 7
 const RTNLGRP_IPV4_RULE = 8
 const RTNLGRP_IPV6_ROUTE = 11
 const RTNLGRP_IPV6_RULE = 19
+
+// asm-generic/fcntl.h
+const F_SETFL = 4
+const F_SETOWN = 8
+const O_NONBLOCK = 0o4000
+const O_ASYNC = 0o20000
 
 const EVENTS_PER_POLL = 64
 
@@ -43,7 +52,17 @@ export class NamespaceWatch {
   readonly #sockets = new Map<string, number[]>()
   readonly #keys = new Map<number, string>()
   readonly #buffer = new Uint8Array(64 * 1024)
+  readonly #onNews: () => void
   #isClosed = false
+
+  /**
+   * `onNews` is called when there may be something to `poll` for: once for many changes, and sometimes for none. Throws
+   * `SYSCALL`.
+   */
+  constructor(onNews: () => void) {
+    this.#onNews = onNews
+    process.on('SIGIO', onNews) // before there is a socket: it would end the process
+  }
 
   /** Starts to watch a namespace under a key of the caller's; a key that is watched already is replaced. Throws `SYSCALL`. */
   add(key: string, netnsFd: number): void {
@@ -61,6 +80,7 @@ export class NamespaceWatch {
         sockets.push(openNetlink(NETLINK_ROUTE, routing, true))
       })
       for (const socket of sockets) {
+        callWith(socket)
         this.#epoll.add(socket, EPOLLIN)
         this.#keys.set(socket, key)
       }
@@ -78,7 +98,10 @@ export class NamespaceWatch {
     this.#sockets.delete(key)
   }
 
-  /** What changed since the last call; does not wait. Throws `SYSCALL`. */
+  /**
+   * What changed since the last call; does not wait. What changes without end is read only in part: call again until
+   * nothing is new. Throws `SYSCALL`.
+   */
   poll(): NamespaceChange[] {
     const count = this.#epoll.wait(0)
     if (count === 0) return []
@@ -102,7 +125,14 @@ export class NamespaceWatch {
     this.#isClosed = true
     for (const key of this.#sockets.keys()) this.remove(key)
     this.#epoll.close()
+    process.off('SIGIO', this.#onNews)
   }
+}
+
+/** The kernel sends this process SIGIO whenever something comes. */
+function callWith(socket: number): void {
+  check(libc.fcntl(socket, F_SETOWN, process.pid), 'fcntl(F_SETOWN)')
+  check(libc.fcntl(socket, F_SETFL, O_NONBLOCK | O_ASYNC), 'fcntl(O_ASYNC)')
 }
 
 /** The kernel ends each batch of changes with a message that names the process which made it. */
