@@ -36,9 +36,14 @@ const PODS = {
 
 /**
  * For both pods: a client that makes thousands of connections a second to one port has used up all of its ports in a few
- * seconds, and measures that, unless those that are long over may be used again.
+ * seconds, and so has an agent that calls the application from the client's address; both would measure the kernel's search
+ * for a free one among those that are long over.
  */
-const POD_SYSCTLS = { 'ipv4/tcp_tw_reuse': '1' }
+const POD_SYSCTLS = {
+  'ipv4/tcp_tw_reuse': '1',
+  'ipv4/tcp_max_tw_buckets': '1000',
+  'ipv4/ip_local_port_range': '16384 65000',
+}
 
 export class World {
   readonly name: string
