@@ -10,7 +10,7 @@ const BULK = 64 * 1024
 const SMALL = 16 * 1024
 /** How long one is remembered, ms: what moved bulk may have few bytes at once now and then. */
 const REMEMBERED_MS = 100
-/** An application's bytes in one portion beside small messages; twice as many of a session's. */
+/** One beside small messages. */
 export const SMALL_PORTION = 64 * 1024
 
 let smallUntilMs = -Infinity

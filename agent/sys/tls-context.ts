@@ -24,7 +24,7 @@ const CIPHERS = 'TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384'
 const GROUPS = 'X25519MLKEM768:X25519:P-256'
 const ALPN_H2 = Buffer.from('\x02h2')
 /** Records read in one system call. */
-const READ_BUFFER = 256 * 1024
+const READ_BUFFER = 144 * 1024
 
 const collected = new FinalizationRegistry<Pointer>(context => openssl.SSL_CTX_free(context))
 
