@@ -86,6 +86,11 @@ export class World {
     return inNetnsArgv(this[pod].netns, argv)
   }
 
+  /** The command line that runs `argv` in a node's namespace. */
+  nodeArgv(node: string, argv: readonly string[]): string[] {
+    return inNetnsArgv(netnsName(this.name, node), argv)
+  }
+
   /** Runs a program in a pod to its end. */
   run(pod: PodName, argv: readonly string[], options: RunOptions = {}): Promise<Ran> {
     return run(this.podArgv(pod, argv), options)

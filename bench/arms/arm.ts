@@ -1,6 +1,7 @@
 /** What an arm of the bench is: a way to carry the traffic of the client's pod to the server's. */
 import type { ArmName } from '../model.ts'
 import type { World } from '../world.ts'
+import type { Credentials } from './stranger.ts'
 
 export interface ArmOptions {
   /** Path of a ztunnel. @default ZTUNNEL_BIN, or the one that the tests find */
@@ -46,6 +47,16 @@ export interface RunningArm {
   readonly agents: readonly AgentProcess[]
   /** Most connections at a time, when there is a limit that is known, and why. */
   readonly limit?: { readonly connections: number; readonly why: string }
+  /** Absent where there is nothing but the application to attack. */
+  readonly door?: Door
   /** Throws `TOOL` when an agent has ended. */
   check(): void
+}
+
+/** What a hostile peer can reach of the server's side. */
+export interface Door {
+  /** Of the server's pod; takes TLS. */
+  readonly port: number
+  /** A member of the mesh, who gets an HTTP/2 session there. Absent where it is not HTTP/2; rejects when none can be made. */
+  readonly stranger?: () => Promise<Credentials>
 }

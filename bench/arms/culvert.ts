@@ -3,7 +3,9 @@
  * discovery from a real ca-server in the control plane's, the packet rules of their own making.
  */
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { PORT } from '../../agent/ports.ts'
 import { netnsName } from '../../lab/names.ts'
 import { inNetnsArgv } from '../../lab/net/namespaces.ts'
 import { runOk, run } from '../../lab/run.ts'
@@ -14,7 +16,8 @@ import { logPath } from '../../lab/names.ts'
 import { CulvertError } from '../../lib/errors.ts'
 import { VERSION } from '../../lib/version.ts'
 import type { World } from '../world.ts'
-import type { Arm, ArmOptions, ArmSetup } from './arm.ts'
+import type { Arm, ArmOptions, ArmSetup, Door } from './arm.ts'
+import { strangerOf } from './stranger.ts'
 
 const CA_TIMEOUT_MS = 10_000
 const POLL_MS = 20
@@ -84,9 +87,18 @@ async function set(
     start: () => {
       const startedAtNs = process.hrtime.bigint()
       for (const { agent } of sides) agent.start()
-      return { startedAtNs, agents: agentsOf(), check: () => void agentsOf() }
+      return { startedAtNs, agents: agentsOf(), door: doorOf(world), check: () => void agentsOf() }
     },
     stop: () => parts.stop(GRACE_SECONDS * 1000),
+  }
+}
+
+/** The ca-server's own root signs for the stranger, too. */
+function doorOf({ paths }: World): Door {
+  const files = ['root-key.pem', 'root-cert.pem'].map(name => join(paths.ca, name))
+  return {
+    port: PORT.hbone,
+    stranger: async () => strangerOf(files.map(file => readFileSync(file, 'latin1'))),
   }
 }
 

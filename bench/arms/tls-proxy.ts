@@ -9,7 +9,7 @@ import { createRoot, issueLeaf } from '../../test/helpers/test-pki.ts'
 import type { ArmName } from '../model.ts'
 import { BenchProcess } from '../process.ts'
 import { descriptorLimit } from '../machine.ts'
-import { APP_PORTS, NAMESPACE, type PodName, type World } from '../world.ts'
+import { APP_PORT, APP_PORTS, NAMESPACE, type PodName, type World } from '../world.ts'
 import type { Arm, ArmSetup, Found } from './arm.ts'
 
 /** Name that the server's certificate has and the client's proxy insists on. */
@@ -92,6 +92,7 @@ async function set(kind: ProxyKind, world: World): Promise<ArmSetup> {
           connections: kind.workers > 1 ? NO_LIMIT : Math.floor((descriptorLimit() * 0.95) / 2),
           why: `holds two descriptors for a connection, and this machine lets a process have ${descriptorLimit()}`,
         },
+        door: { port: 10_000 + APP_PORT.echo },
         check: () => {
           for (const each of running) each.check()
         },

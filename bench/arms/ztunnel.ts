@@ -3,7 +3,7 @@
  * certificates of its own test authority (the `testing` build). Like in a mesh it calls the application from the
  * client's address (`ENABLE_ORIG_SRC`), as our agents do.
  */
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join, resolve } from 'node:path'
 import { missingTools } from '../../cli/setup/tools.ts'
@@ -14,6 +14,9 @@ import { findZtunnel } from '../../test/helpers/ztunnel-binary.ts'
 import { BenchProcess } from '../process.ts'
 import { NAMESPACE, type BenchPod, type World } from '../world.ts'
 import type { Arm, ArmOptions, ArmSetup } from './arm.ts'
+import { strangerOf } from './stranger.ts'
+
+const HBONE_PORT = 15008
 
 /** In both pods: answers of the application to a client's address come back to ztunnel. */
 const RETURN_RULES = `*mangle
@@ -103,6 +106,8 @@ async function set(world: World, binary: string, logLevel: string): Promise<ArmS
       return {
         startedAtNs,
         agents: running.map(({ pid }, at) => ({ name: pods[at]!.name, pid })),
+        // Its test authority is compiled into it.
+        door: { port: HBONE_PORT, stranger: async () => strangerOf([readFileSync(binary, 'latin1')]) },
         check: () => {
           for (const each of running) each.check()
         },

@@ -1,5 +1,6 @@
 /** Everything that is measured, in the order in which it is: memory at rest first, what disturbs most last. */
 import type { MetricInfo } from '../model.ts'
+import { besideFlood } from './beside-flood.ts'
 import { bulk } from './bulk.ts'
 import { connections } from './connections.ts'
 import { http } from './http.ts'
@@ -20,11 +21,12 @@ export const MEASUREMENTS: readonly Measurement[] = [
   connections(1),
   connections(32),
   http(),
+  besideFlood(),
   heldMemory(),
 ]
 
 /** In the order of reports: throughput, latency, connections, processor time, memory, start. */
-const REPORTED = ['bulk', 'http', 'conn', 'rt', 'open', 'beside', 'cpu', 'rss', 'pss', 'start']
+const REPORTED = ['bulk', 'http', 'conn', 'rt', 'open', 'beside', 'flood', 'cpu', 'rss', 'pss', 'start']
 
 export function allMetrics(timing: Timing): MetricInfo[] {
   const rank = (id: string) => REPORTED.indexOf(id.split('-')[0]!)
