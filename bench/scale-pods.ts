@@ -14,7 +14,7 @@ import { closeFd, connectSocket, listenTcp } from '../agent/sys/socket.ts'
 import { startLab, type Lab } from '../lab/lab.ts'
 import { netnsPath } from '../lab/names.ts'
 import { CulvertError } from '../lib/errors.ts'
-import { residentBytes } from './measure/processes.ts'
+import { cpuMs, endedCpuMs, residentBytes } from './measure/processes.ts'
 import type { Series } from './model.ts'
 import { median } from './stats.ts'
 
@@ -22,10 +22,13 @@ const MIB = 1024 * 1024
 const NODE = 'node-a'
 const NAMESPACE = 'fleet'
 const PORT = 7000
-const POLL_MS = 10
+/** Each look costs the agent a list of all pods. */
+const POLL_MS = 50
 const STATE_TIMEOUT_MS = 120_000
 /** Until an agent at rest has given back what its start took. */
 const REST_MS = 8000
+/** After that it is watched for as long as this while nothing happens. */
+const IDLE_MS = 5000
 /** A connection that takes longer than this has failed. */
 const CONNECT_TIMEOUT_MS = 10_000
 
@@ -41,10 +44,21 @@ interface PodFigures {
   readonly enrolSeconds: number
   readonly startSeconds: number
   readonly restingBytes: number
+  /** Processor time of the enrolment, ms. */
+  readonly cost: Cost
+  /** Processor time of an agent with nothing to do, ms a second. */
+  readonly idleMs: number
   /** Connect, a byte there and back: the first from the caller to each pod. */
   readonly firstMs: number
   /** The same to the same pods once more. */
   readonly nextMs: number
+}
+
+interface Cost {
+  readonly agent: number
+  /** What the agent has started and what has ended since. */
+  readonly programs: number
+  readonly caServer: number
 }
 
 /** One number of pods after the other, in one lab. Rejects with `DENIED` for who is not root, and `LAB`. */
@@ -57,7 +71,7 @@ export async function scalePods(
   try {
     for (const pods of counts) {
       progress(`scale: ${pods} ${pods === 1 ? 'pod' : 'pods'} on a node`)
-      found.push(await fleet.figures(pods, isQuick ? 500 : REST_MS))
+      found.push(await fleet.figures(pods, isQuick ? 500 : REST_MS, isQuick ? 500 : IDLE_MS))
     }
   } finally {
     await fleet.stop()
@@ -87,6 +101,29 @@ function seriesOf(found: readonly PodFigures[]): Series[] {
       points: found.map(({ pods, enrolSeconds }) => ({ x: pods, y: enrolSeconds })),
       about:
         "From the namespace's annotation until the agent has every pod enrolled: certificate, listeners, rules.",
+    },
+    {
+      id: 'pods-cpu',
+      title: 'processor time of an enrolment by pods',
+      xLabel,
+      yLabel: 'for each pod',
+      unit: 'ms',
+      points: found.flatMap(({ pods, cost }) => [
+        { arm: 'agent', x: pods, y: cost.agent / pods },
+        { arm: 'its programs', x: pods, y: cost.programs / pods },
+        { arm: 'ca-server', x: pods, y: cost.caServer / pods },
+      ]),
+      about:
+        'Of the same enrolment: the agent, the programs that it started for it (iptables), and the ca-server; its holder processes, which have not ended, are not in it.',
+    },
+    {
+      id: 'pods-idle',
+      title: 'processor time of an agent at rest by pods of its node',
+      xLabel,
+      yLabel: 'a second',
+      unit: 'ms',
+      points: found.map(({ pods, idleMs }) => ({ x: pods, y: idleMs })),
+      about: 'With everything that it has started, while nothing happens.',
     },
     {
       id: 'pods-start',
@@ -163,21 +200,33 @@ class Fleet {
     await rm(this.#directory, { recursive: true, force: true })
   }
 
-  async figures(pods: number, restMs: number): Promise<PodFigures> {
+  async figures(pods: number, restMs: number, idleMs: number): Promise<PodFigures> {
     const fresh = await this.#grow(pods)
+    const before = await this.#cost()
     const enrolSeconds = await this.#timed(pods, 'enrolled', () => this.#setMesh('enabled'))
+    const after = await this.#cost()
     const first = await this.#connectToAll(fresh)
     const next = await this.#connectToAll(fresh)
     await this.#lab.stopAgent(NODE)
     const startSeconds = await this.#timed(pods, 'enrolled', () => this.#lab.startAgent(NODE))
     await sleep(restMs, undefined, { signal: this.#signal })
-    const restingBytes = residentBytes([await this.#agentPid()])
+    const { agentPid } = await this.#processes()
+    const restingBytes = residentBytes([agentPid])
+    const usedMs = cpuMs([agentPid]) + endedCpuMs(agentPid)
+    await sleep(idleMs, undefined, { signal: this.#signal })
+    const idleUsedMs = cpuMs([agentPid]) + endedCpuMs(agentPid) - usedMs
     await this.#timed(pods, 'not-enrolled', () => this.#setMesh('disabled'))
     return {
       pods,
       enrolSeconds,
       startSeconds,
       restingBytes,
+      cost: {
+        agent: after.agent - before.agent,
+        programs: after.programs - before.programs,
+        caServer: after.caServer - before.caServer,
+      },
+      idleMs: (idleUsedMs * 1000) / idleMs,
       firstMs: median(first),
       nextMs: median(next),
     }
@@ -225,10 +274,17 @@ class Fleet {
     }
   }
 
-  async #agentPid(): Promise<number> {
-    const pid = (await this.#lab.status()).nodes.find(node => node.name === NODE)?.agent?.pid
-    if (pid === undefined) throw new CulvertError('LAB', `the agent of ${NODE} does not run`)
-    return pid
+  async #cost(): Promise<Cost> {
+    const { agentPid, caServerPid } = await this.#processes()
+    return { agent: cpuMs([agentPid]), programs: endedCpuMs(agentPid), caServer: cpuMs([caServerPid]) }
+  }
+
+  async #processes(): Promise<{ agentPid: number; caServerPid: number }> {
+    const { nodes, caServer } = await this.#lab.status()
+    const agentPid = nodes.find(node => node.name === NODE)?.agent?.pid
+    if (agentPid === undefined || caServer.pid === undefined)
+      throw new CulvertError('LAB', `the agent of ${NODE} or the ca-server does not run`)
+    return { agentPid, caServerPid: caServer.pid }
   }
 
   /** Milliseconds for each, one after the other. */

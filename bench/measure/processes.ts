@@ -27,6 +27,12 @@ export function cpuMs(pids: readonly number[]): number {
   return ticks.reduce((sum, each) => sum + each, 0) * MS_PER_TICK
 }
 
+/** Processor time of what a process has started and what has ended since, user and system, ms. */
+export function endedCpuMs(pid: number): number {
+  const fields = statFields(pid)
+  return fields ? (Number(fields[13]) + Number(fields[14])) * MS_PER_TICK : 0
+}
+
 /** Resident memory, bytes: every page counted in each process that has it. */
 export function residentBytes(pids: readonly number[]): number {
   return sumOfKb(pids, pid => `/proc/${pid}/status`, /^VmRSS:\s+(\d+) kB$/m)
