@@ -1,4 +1,5 @@
 /** PING both ways: measures, and notices a peer that is gone without a word. */
+import { performance } from 'node:perf_hooks' // the global of this name is looked up anew each time
 import { CODE, SessionError } from './protocol.ts'
 
 const PAYLOAD = Buffer.from('culvert\0', 'latin1')

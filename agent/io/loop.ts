@@ -7,6 +7,7 @@
  * - promises and `process.nextTick` are served after each batch of events.
  * - a thread that serves no socket leaves everything to Node, and can end.
  */
+import { performance } from 'node:perf_hooks' // the global of this name is looked up anew each time
 import { Epoll, EPOLLIN } from '../sys/epoll.ts'
 import { nodeBackendFd } from '../sys/node-loop.ts'
 
@@ -40,10 +41,13 @@ export class EventLoop {
   #nodeFd: number | undefined
   #isScheduled = false
   #quick = 0
-  #after: (() => void)[] = []
-  #served: (() => void)[] = []
+  /** Filled up to the count: an array that is emptied costs more than the callbacks. */
+  readonly #after: (() => void)[] = []
+  #afterCount = 0
   #again: (() => void)[] = []
   readonly #turn = (): void => this.#run()
+  /** When the events at hand came, as `performance.now()` counts: for what need not be more exact. */
+  nowMs = performance.now()
 
   /** Starts to watch a descriptor, which the caller closes after `remove`. Throws `SYSCALL`. */
   add(fd: number, events: number, watcher: Watcher): void {
@@ -76,7 +80,7 @@ export class EventLoop {
 
   /** Calls back once, when the events at hand have been served: what they all have written can leave together. */
   afterTurn(callback: () => void): void {
-    this.#after.push(callback)
+    this.#after[this.#afterCount++] = callback
     this.#schedule()
   }
 
@@ -105,7 +109,7 @@ export class EventLoop {
     try {
       this.#serve()
     } finally {
-      if (this.#count > 0 || this.#after.length > 0 || this.#again.length > 0) this.#schedule()
+      if (this.#count > 0 || this.#afterCount > 0 || this.#again.length > 0) this.#schedule()
     }
   }
 
@@ -118,7 +122,7 @@ export class EventLoop {
       waitMs = this.#nodeFd === undefined ? BLIND_WAIT_MS : LONGEST_WAIT_MS
       this.#quick = QUICK_TURNS
     }
-    const start = performance.now()
+    const start = (this.nowMs = performance.now())
     let spentMs = 0
     do {
       const again = this.#again
@@ -128,6 +132,7 @@ export class EventLoop {
         this.#afterwards()
       }
       const count = epoll.wait(this.#again.length > 0 ? 0 : Math.max(0, waitMs - Math.floor(spentMs)))
+      this.nowMs = performance.now()
       let isNodeReady = this.#nodeFd === undefined
       for (let at = 0; at < count; at++) {
         const fd = epoll.fdAt(at)
@@ -136,7 +141,7 @@ export class EventLoop {
       }
       this.#afterwards()
       if (isNodeReady || waitMs === 0 || this.#count === 0) return
-      spentMs = performance.now() - start
+      spentMs = this.nowMs - start
     } while (spentMs < SLICE_MS)
   }
 
@@ -158,17 +163,19 @@ export class EventLoop {
 
   #afterwards(): void {
     do {
-      while (this.#after.length > 0) {
-        const after = this.#after
-        this.#after = this.#served // two that take turns, instead of a new one each time
-        for (const callback of after) this.#call(callback)
-        after.length = 0
-        this.#served = after
+      for (let at = 0; at < this.#afterCount; at++) {
+        const callback = this.#after[at]!
+        this.#after[at] = served
+        this.#call(callback)
       }
+      this.#afterCount = 0
       if (serveMicrotasks) this.#call(serveMicrotasks)
-    } while (this.#after.length > 0)
+    } while (this.#afterCount > 0)
   }
 }
+
+/** Stands where a callback stood. */
+function served(): void {}
 
 /** To whoever hears of uncaught exceptions, once those have been served who had no part in it. */
 function escape(err: unknown): void {

@@ -4,6 +4,8 @@
  * that it passes. So portions are large while only bulk moves, and small as long as something small moves beside it.
  */
 
+import { loop } from './loop.ts'
+
 /** From so many bytes on at once it is bulk. */
 const BULK = 64 * 1024
 /** Up to so many it is a message that somebody waits for. */
@@ -17,7 +19,7 @@ let smallUntilMs = -Infinity
 
 /** Something small moves on this thread: portions are to be small. */
 export function isShared(): boolean {
-  return performance.now() < smallUntilMs
+  return loop.nowMs < smallUntilMs
 }
 
 /** One socket, or pair of sockets, with what it moves. */
@@ -26,10 +28,7 @@ export class Mover {
 
   /** Has moved so many bytes at once. */
   moved(bytes: number): void {
-    if (bytes >= BULK) this.#bulkUntilMs = performance.now() + REMEMBERED_MS
-    else if (bytes <= SMALL) {
-      const nowMs = performance.now()
-      if (nowMs > this.#bulkUntilMs) smallUntilMs = nowMs + REMEMBERED_MS
-    }
+    if (bytes >= BULK) this.#bulkUntilMs = loop.nowMs + REMEMBERED_MS
+    else if (bytes <= SMALL && loop.nowMs > this.#bulkUntilMs) smallUntilMs = loop.nowMs + REMEMBERED_MS
   }
 }

@@ -1,8 +1,9 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
+import { loop } from '../../../agent/io/loop.ts'
 import { isShared, Mover } from '../../../agent/io/portion.ts'
 
 const KIB = 1024
+const turn = () => new Promise<void>(resolve => loop.nextTurn(resolve))
 
 await t.test(
   'portions are large while nothing but bulk moves, also when it has few bytes now and then',
@@ -24,14 +25,14 @@ await t.test(
     requests.moved(64)
     bulk.moved(256 * KIB)
     t.ok(isShared())
-    while (isShared()) await sleep(5)
+    while (isShared()) await turn()
     bulk.moved(10)
     t.ok(isShared(), 'what has moved no bulk lately is small')
   },
 )
 
 await t.test('what moves at a middling size is neither', async t => {
-  while (isShared()) await sleep(5)
+  while (isShared()) await turn()
   new Mover().moved(32 * KIB)
   t.notOk(isShared())
 })
