@@ -22,6 +22,11 @@ const RECORD = 16_384
  * same size, it still fits into a processor's cache.
  */
 const received = Buffer.allocUnsafeSlow(144 * 1024)
+/**
+ * Whose handshake is to go on. Its arithmetic takes half a millisecond and more, and whoever can reach the pod can ask for
+ * it: one in each turn, so that what is established waits for one of them and not for all that have come.
+ */
+const handshakes: TlsSocket[] = []
 /** Buffers full that one socket may read before others have their turn. */
 const FILLS = 1
 /** What is encrypted and waits is not counted: this stands for it. */
@@ -34,6 +39,7 @@ export class TlsSocket implements Transport, Watcher {
   /** Resolves when the peer is authenticated: its chain, not yet who it is. Rejects with `TlsFailure`; then it is closed. */
   readonly secured: Promise<void>
   #handshake: PromiseWithResolvers<void> | undefined = Promise.withResolvers()
+  #isInHandshakes = false
   #sink: TransportSink | undefined
   #queue: Buffer[] = []
   #queued = 0
@@ -127,9 +133,24 @@ export class TlsSocket implements Transport, Watcher {
   }
 
   ready(events: number): void {
-    if (this.#handshake) return this.#shakeHands()
+    if (this.#handshake) return this.#queueHandshake()
     if ((events & EPOLLOUT) !== 0) this.#writable()
     if ((events & ~EPOLLOUT) !== 0 && this.#fd >= 0) this.#readable()
+  }
+
+  #queueHandshake(): void {
+    if (this.#isInHandshakes) return
+    this.#isInHandshakes = true
+    handshakes.push(this)
+    if (handshakes.length === 1) loop.nextTurn(TlsSocket.#nextHandshake)
+  }
+
+  static readonly #nextHandshake = (): void => {
+    const socket = handshakes.shift()
+    if (handshakes.length > 0) loop.nextTurn(TlsSocket.#nextHandshake)
+    if (!socket) return
+    socket.#isInHandshakes = false
+    socket.#shakeHands()
   }
 
   #shakeHands(): void {

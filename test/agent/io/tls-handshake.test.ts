@@ -238,6 +238,25 @@ await t.test('a handshake that is given up is told as such', async t => {
   await t.rejects(socket.secured, { code: 'CLOSED', message: 'given up', isSilent: false })
 })
 
+await t.test('what is established does not wait for the handshakes that have come before', async t => {
+  const { end: first } = await bare(t, 'client')
+  await settled()
+  const hello = first.receive(4096)!
+  const strangers = await Promise.all(Array.from({ length: 20 }, () => bare(t, 'server')))
+  const { client, atServer } = await securedPair(t)
+  let answered = 0
+  const isAnswered = ({ end }: (typeof strangers)[0]) => (end.receive(4096)?.length ?? 0) > 0
+  for (const { end } of strangers) end.send(hello)
+  client.write(Buffer.from('hello'), 5)
+  await atServer.until(() => atServer.text === 'hello')
+  answered += strangers.filter(isAnswered).length
+  t.ok(answered <= 2, `${answered} handshakes went before`)
+  while (answered < strangers.length) {
+    await new Promise(resolve => setImmediate(resolve))
+    answered += strangers.filter(isAnswered).length
+  }
+})
+
 await t.test('fifty at once, half of which fail, do not mix up', async t => {
   const isFine = await bystander(t)
   const expired = nodeOptions(await material('late', { notAfterMs: Date.now() - HOUR_MS }))
