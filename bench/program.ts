@@ -137,6 +137,7 @@ async function measure(options: RunOptions, words: readonly string[], signal: Ab
   const wanted = benchOptions(options, commandLine(words))
   const progress = new ProgressLines(wanted.rounds, wanted.arms.length)
   const { run, failures } = await runBench(wanted, progress, signal)
+  if (options.micro || options.scale) await keep(run, options) // half an hour's work, whatever becomes of the rest
   const parts = await measureParts(options, signal)
   await give({ ...run, ...parts, finishedAt: new Date().toISOString() }, options)
   if (failures > 0) note(`bench: ${failures} measurements failed; see above, or the gaps in the JSON`)
@@ -163,10 +164,14 @@ async function measureParts(
 }
 
 /** Files first: whatever becomes of the page or the terminal, the figures are kept. */
-async function give(run: BenchRun, { json, html }: OutputOptions): Promise<void> {
+async function give(run: BenchRun, options: OutputOptions): Promise<void> {
+  await keep(run, options)
+  print(renderTable(run, isColourful()).trimEnd())
+}
+
+async function keep(run: BenchRun, { json, html }: OutputOptions): Promise<void> {
   if (json !== undefined) await writeFile(json, `${JSON.stringify(run, undefined, 1)}\n`)
   if (html !== undefined) await writeFile(html, renderHtml(run))
-  print(renderTable(run, isColourful()).trimEnd())
 }
 
 function metricList(): string {
