@@ -7,8 +7,8 @@
 const SMALLEST = 8
 
 export class IntMap<V> {
-  #keys: number[] = new Array<number>(SMALLEST).fill(0)
-  #values: (V | undefined)[] = new Array<V | undefined>(SMALLEST).fill(undefined)
+  #keys = filled(SMALLEST, 0)
+  #values = filled<V | undefined>(SMALLEST, undefined)
   #mask = SMALLEST - 1
   #size = 0
 
@@ -80,8 +80,8 @@ export class IntMap<V> {
     const keys = this.#keys
     const values = this.#values
     const isEmptied = this.#size === 0
-    this.#keys = new Array<number>(places).fill(0)
-    this.#values = new Array<V | undefined>(places).fill(undefined)
+    this.#keys = filled(places, 0)
+    this.#values = filled<V | undefined>(places, undefined)
     this.#mask = places - 1
     if (isEmptied) return
     for (let at = 0; at < values.length; at++) {
@@ -92,4 +92,9 @@ export class IntMap<V> {
       this.#values[to] = value
     }
   }
+}
+
+/** An array without holes. */
+function filled<T>(length: number, value: T): T[] {
+  return Array.from<T>({ length }).fill(value)
 }

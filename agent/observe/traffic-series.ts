@@ -234,7 +234,18 @@ export class TrafficSeries {
 
 function newSeries(key: string, values: readonly string[], nowMs: number, isKept: boolean): Series {
   const labels = LABELS.map((name, at) => `${name}="${escapeLabel(values[at]!)}"`).join(',')
-  return { key, labels, opened: 0, closed: 0, failed: 0, received: 0, sent: 0, open: 0, usedAtMs: nowMs, isKept }
+  return {
+    key,
+    labels,
+    opened: 0,
+    closed: 0,
+    failed: 0,
+    received: 0,
+    sent: 0,
+    open: 0,
+    usedAtMs: nowMs,
+    isKept,
+  }
 }
 
 /** In the order of LABELS. */

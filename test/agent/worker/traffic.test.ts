@@ -286,7 +286,8 @@ await t.test('reported as sums, whenever, every series shows what it would conne
       for (const thread of [0, 1]) threads.tell(thread)
       const got = shown(series.text())
       if (series.open !== open) throw new Error(`${series.open} open, not ${open}`)
-      const sorted = (counts: Map<string, number[]>) => JSON.stringify([...counts].sort(([a], [b]) => a.localeCompare(b)))
+      const sorted = (counts: Map<string, number[]>) =>
+        JSON.stringify([...counts].sort(([a], [b]) => a.localeCompare(b)))
       if (sorted(got) !== sorted(plain.counts)) throw new Error(`${sorted(got)}\n${sorted(plain.counts)}`)
     }),
     { numRuns: 300 },
