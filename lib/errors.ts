@@ -24,6 +24,7 @@ export type ErrorCode =
   | 'UNREACHABLE' // a connection could not be made
   | 'TIMEOUT' // something took longer than its limit
   | 'CLOSED' // used after it was closed
+  | 'KUBERNETES' // the API server said no, or could not be asked
   | 'LAB' // the one-machine lab could not do what was asked
 
 export interface ErrorOptions {
