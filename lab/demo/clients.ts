@@ -43,17 +43,29 @@ async function startClient<R>(
   word: string,
 ): Promise<Client<R>> {
   const child = await lab.spawn(pod, [...programArgv(program), ...args], PIPED)
-  const underWay = Promise.withResolvers<void>()
-  const client = clientOf<R>(child, line => {
-    if (line === word) underWay.resolve()
-  })
-  await Promise.race([underWay.promise, client.result])
-  return client
+  return underWay<R>(child, word, () => void child.kill('SIGTERM'))
 }
 
 const PIPED: SpawnOptions = { stdio: ['ignore', 'pipe', 'inherit'] }
 
-function clientOf<R>(child: ChildProcess, onLine: (line: string) => void): Client<R> {
+/**
+ * The client that a child process is; resolves when it has said the word, or has ended. `tellToStop` makes it end in
+ * order.
+ */
+export async function underWay<R>(
+  child: ChildProcess,
+  word: string,
+  tellToStop: () => void,
+): Promise<Client<R>> {
+  const begun = Promise.withResolvers<void>()
+  const client = clientOf<R>(child, tellToStop, line => {
+    if (line === word) begun.resolve()
+  })
+  await Promise.race([begun.promise, client.result])
+  return client
+}
+
+function clientOf<R>(child: ChildProcess, tellToStop: () => void, onLine: (line: string) => void): Client<R> {
   let last = ''
   child.on('error', () => undefined) // 'close' comes too, and says that there is no result
   createInterface({ input: child.stdout! }).on('line', line => {
@@ -71,7 +83,7 @@ function clientOf<R>(child: ChildProcess, onLine: (line: string) => void): Clien
   return {
     result,
     stop: () => {
-      child.kill('SIGTERM')
+      tellToStop()
       return result
     },
   }
