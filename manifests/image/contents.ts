@@ -28,7 +28,8 @@ const RULE_PROGRAMS = ['iptables', 'ip6tables'].flatMap(family =>
 /** Sources, by what is in them: no tests, no tools. */
 const SOURCES = ['agent', 'ca-server', 'lib']
 /** Of packages: types and maps are for whoever develops, and each is read by nobody here. */
-const DEVELOPERS_ONLY = /\.(d\.[cm]?ts|map|md|markdown|flow|proto)$|(^|\/)(test|tests|docs|example|examples|musl_\w+)(\/|$)/
+const DEVELOPERS_ONLY =
+  /\.(d\.[cm]?ts|map|md|markdown|flow|proto)$|(^|\/)(test|tests|docs|example|examples|musl_\w+)(\/|$)/
 
 /** Programs, their libraries and the few files that the C library wants. */
 export function systemLayer(): FileTree {
@@ -84,7 +85,8 @@ export function sourcesLayer(root: string, below: readonly FileTree[]): FileTree
   const tree = new FileTree(below)
   for (const name of SOURCES)
     tree.tree(join(root, name), join(HOME, name), path => !path.endsWith('.proto') || path.includes('/gen/'))
-  for (const name of ['package.json', 'LICENSE']) tree.text(join(HOME, name), readFileSync(join(root, name), 'utf8'))
+  for (const name of ['package.json', 'LICENSE'])
+    tree.text(join(HOME, name), readFileSync(join(root, name), 'utf8'))
   return tree
 }
 
@@ -97,7 +99,7 @@ function passwd(): string {
   ].join('\n')
 }
 
-function programFile(name: string): string {
+export function programFile(name: string): string {
   const found = toolPath()
     .split(':')
     .map(directory => join(directory, name))

@@ -3,7 +3,15 @@
  * dynamic linker would look for, where it would find them.
  */
 import { spawnSync } from 'node:child_process'
-import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, realpathSync, statSync } from 'node:fs'
+import {
+  existsSync,
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  statSync,
+} from 'node:fs'
 import { dirname, join, normalize, resolve } from 'node:path'
 import { CulvertError } from '../../lib/errors.ts'
 import type { TarEntry } from './tar.ts'

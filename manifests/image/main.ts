@@ -32,7 +32,10 @@ function main(): void {
     process.stdout.write(USAGE)
     return
   }
-  if (!/^[a-z0-9][a-z0-9./_-]*(:\d+\/[a-z0-9./_-]+)?:[\w][\w.-]{0,127}$/.test(values.tag) || values.tag.endsWith(':latest'))
+  if (
+    !/^[a-z0-9][a-z0-9./_-]*(:\d+\/[a-z0-9./_-]+)?:[\w][\w.-]{0,127}$/.test(values.tag) ||
+    values.tag.endsWith(':latest')
+  )
     throw new CulvertError('INPUT', `'${values.tag}' is not NAME:TAG`, {
       hint: 'and no :latest, which clusters try to pull anew',
     })
@@ -51,10 +54,14 @@ function main(): void {
   process.stdout.write(values.json ? `${JSON.stringify(figures, undefined, 2)}\n` : textOf(figures))
 }
 
-type Figures = { tag: string; out: string; digest: string; fileBytes: number; unpackedBytes: number; tookMs: number } & Pick<
-  ReturnType<typeof buildFromMachine>,
-  'layers'
->
+type Figures = {
+  tag: string
+  out: string
+  digest: string
+  fileBytes: number
+  unpackedBytes: number
+  tookMs: number
+} & Pick<ReturnType<typeof buildFromMachine>, 'layers'>
 
 function textOf({ tag, out, digest, fileBytes, unpackedBytes, layers, tookMs }: Figures): string {
   const mb = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`

@@ -60,11 +60,7 @@ function isOptional(locked: Locked, name: string): boolean {
 }
 
 /** As Node looks for it: in the package's own node_modules, then in those around it. */
-function resolve(
-  packages: Readonly<Record<string, Locked>>,
-  name: string,
-  from: string,
-): string | undefined {
+function resolve(packages: Readonly<Record<string, Locked>>, name: string, from: string): string | undefined {
   for (let at = from; ; at = at.slice(0, Math.max(0, at.lastIndexOf('/node_modules/')))) {
     const path = at === '' ? `node_modules/${name}` : `${at}/node_modules/${name}`
     if (Object.hasOwn(packages, path)) return path
