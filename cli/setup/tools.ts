@@ -38,7 +38,19 @@ const PEERS: Packages = {
   openssl: 'openssl',
 }
 
-const PACKAGE_OF: Packages = { ...OWN, ...PEERS }
+/** What the tests and the short run of the bench in them do things with. */
+const TOOLS: Packages = {
+  nft: 'nftables',
+  'iptables-legacy': 'iptables',
+  'ip6tables-legacy': 'iptables',
+  setpriv: 'util-linux',
+  sysctl: 'procps',
+  pgrep: 'procps',
+  iperf3: 'iperf3',
+  xz: 'xz-utils',
+}
+
+const PACKAGE_OF: Packages = { ...OWN, ...PEERS, ...TOOLS }
 
 /** What Culvert itself needs. */
 export const ALL_TOOLS: readonly string[] = Object.keys(OWN)
