@@ -22,6 +22,17 @@ await t.test('a rate is how often the work was done, not how often it was called
   t.ok(Math.max(...rates) <= 100_500, rates.join())
 })
 
+await t.test('a run that was held up does not decide how often the work is done in a sample', async t => {
+  const counts: number[] = []
+  const spin = (times: number) => {
+    counts.push(times)
+    const heldMs = counts.length === 1 ? 30 : 0
+    for (const endMs = performance.now() + heldMs + times / 100; performance.now() < endMs;);
+  }
+  await ratesOf(spin, { warmUpMs: 5, sampleMs: 10, samples: 3 })
+  t.ok(counts.at(-1)! > 50, counts.join())
+})
+
 await t.test('work that fails fails the measurement', async t => {
   const fails = async () => {
     throw new Error('it broke')
