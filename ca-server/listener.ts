@@ -37,8 +37,10 @@ export interface ListenerOptions {
 export interface ListenerTimeouts {
   /** From the connection to the end of the TLS handshake. */
   readonly handshakeMs: number
-  /** How often sessions are looked after. */
+  /** How often sessions are looked after: ended when they are idle, else sent a PING. */
   readonly sweepMs: number
+  /** A peer that has not answered one for so long is gone. */
+  readonly pongMs: number
   /** A session whose caller has proved nothing may be idle this long. */
   readonly strangerIdleMs: number
   /** An agent's session rests between renewals. */
@@ -48,6 +50,7 @@ export interface ListenerTimeouts {
 const TIMEOUTS: ListenerTimeouts = {
   handshakeMs: 10_000,
   sweepMs: 30_000,
+  pongMs: 20_000,
   strangerIdleMs: 30_000,
   agentIdleMs: 15 * 60_000,
 }
@@ -61,7 +64,8 @@ interface SessionState {
   open: number
   idleSinceMs: number
   isProven: boolean
-  awaitsPong: boolean
+  /** Since when a PING has had no answer. */
+  pingedAtMs: number | undefined
 }
 
 type Handler = ConnectRouter['handlers'][number]
@@ -109,7 +113,8 @@ export class Listener {
       throw new CulvertError('CONFIG', `cannot listen on port ${options.port}`, { cause: err })
     }
     server.on('error', err => options.log.error({ err: errorText(err) }, 'service port failed'))
-    listener.#sweeper = setInterval(() => listener.#sweep(), listener.#timeouts.sweepMs)
+    // After what has come in has been read: of a process that stood still, every peer's answer is late.
+    listener.#sweeper = setInterval(() => setImmediate(() => listener.#sweep()), listener.#timeouts.sweepMs)
     return listener
   }
 
@@ -173,7 +178,7 @@ export class Listener {
   }
 
   #attend(session: ServerHttp2Session): void {
-    const state = { open: 0, idleSinceMs: performance.now(), isProven: false, awaitsPong: false }
+    const state = { open: 0, idleSinceMs: performance.now(), isProven: false, pingedAtMs: undefined }
     this.#sessions.set(session, state)
     this.#options.metrics.connections.set(this.#sessions.size)
     session.on('stream', stream => {
@@ -191,18 +196,18 @@ export class Listener {
 
   /** Ends idle sessions, and those whose peer has gone without a word. */
   #sweep(): void {
-    const { strangerIdleMs, agentIdleMs } = this.#timeouts
+    const { pongMs, strangerIdleMs, agentIdleMs } = this.#timeouts
     const nowMs = performance.now()
     for (const [session, state] of this.#sessions) {
       const idleMs = state.open > 0 ? 0 : nowMs - state.idleSinceMs
-      if (state.awaitsPong) {
+      if (state.pingedAtMs !== undefined && nowMs - state.pingedAtMs > pongMs) {
         this.#options.log.debug({ peer: peerOf(session.socket) }, 'peer does not answer, session dropped')
         session.destroy()
       } else if (idleMs > (state.isProven ? agentIdleMs : strangerIdleMs)) session.close()
-      else if (!session.closed && !session.destroyed) {
-        // False when the queue of pings is full, which is no answer either.
-        state.awaitsPong = true
-        session.ping(() => (state.awaitsPong = false))
+      else if (state.pingedAtMs === undefined && !session.closed && !session.destroyed) {
+        // One at a time: the queue of pings is never full.
+        state.pingedAtMs = nowMs
+        session.ping(() => (state.pingedAtMs = undefined))
       }
     }
   }

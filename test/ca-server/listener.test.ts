@@ -70,7 +70,7 @@ await t.test('a client that connects and says nothing is let go', async t => {
 })
 
 await t.test('a session without calls is let go, one with calls is not', async t => {
-  const { listener, ca } = await listening(t, { sweepMs: 20, strangerIdleMs: 1, agentIdleMs: 1 })
+  const { listener, ca } = await listening(t, { sweepMs: 20, strangerIdleMs: 100, agentIdleMs: 100 })
   const busy = sessionTo(t, listener.port, ca)
   const stream = call(busy, 'hang')
   const idle = sessionTo(t, listener.port, ca)
@@ -91,7 +91,7 @@ await t.test('a session that has proved itself may rest longer', async t => {
 })
 
 await t.test('a peer that no longer answers is dropped', async t => {
-  const { listener, ca, lines } = await listening(t, { sweepMs: 30 })
+  const { listener, ca, lines } = await listening(t, { sweepMs: 20, pongMs: 1 })
   const socket = connectTls({ port: listener.port, host: '127.0.0.1', ca, ALPNProtocols: ['h2'] })
   socket.on('error', () => undefined)
   await once(socket, 'secureConnect')
