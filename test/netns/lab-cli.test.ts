@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import t from 'tap'
 import { packetsOf } from '../../lab/capture/pcap.ts'
+import { until } from '../../lab/demo/facts.ts'
 import { downLab, openLab } from '../../lab/lab.ts'
 import { signalProcess, waitGone } from '../../lab/processes.ts'
 import type { LabStatus } from '../../lab/status.ts'
@@ -149,8 +150,12 @@ await t.test('pcap writes what is on the link, and shows it through tcpdump', as
 await t.test('a killed part is started again', async t => {
   const { stdout } = await onLab('kill', 'ca-server')
   t.match(stdout, /^ca-server \(pid \d+\) got SIGKILL\n$/)
-  const { caServer } = await openLab(name).status()
-  t.equal(caServer.lastExit, 'SIGKILL')
+  const before = Number(/\d+/.exec(stdout)![0])
+  const again = await until('the next ca-server', 10_000, async () => {
+    const { caServer } = await openLab(name).status()
+    return caServer.pid !== undefined && caServer.pid !== before ? caServer : undefined
+  })
+  t.match(again, { lastExit: 'SIGKILL', restarts: 1 })
   t.match(await onLab('kill', 'agent-node-a'), { code: 1, stderr: /hint: it has ca-server/ })
 })
 
