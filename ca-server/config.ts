@@ -4,6 +4,7 @@ import { LOG_LEVELS, type LogLevel } from '../lib/log.ts'
 import { Settings } from '../lib/settings.ts'
 import type { AuthoritySource } from './authority/authority.ts'
 import { ENGINE_NAMES, type EngineName } from './authority/engine-name.ts'
+import type { AccessOptions } from './kubernetes/access.ts'
 
 export interface CaConfig {
   readonly listenPort: number
@@ -11,12 +12,15 @@ export interface CaConfig {
   readonly listenAddress: string | undefined
   readonly metricsPort: number
   readonly dataDir: string
-  readonly worldFile: string
+  /** Where the world comes from; undefined: from the cluster. */
+  readonly worldFile: string | undefined
+  /** The cluster; undefined with a world file. */
+  readonly kubernetes: AccessOptions | undefined
   readonly trustDomain: string
   readonly clusterId: string
   readonly clusterDomain: string
-  readonly jwksFile: string
-  readonly tokenIssuer: string
+  /** What tokens are verified with; undefined: the cluster is asked. */
+  readonly tokenKeys: { readonly file: string; readonly issuer: string } | undefined
   readonly tokenAudience: string
   /** `namespace/service-account`. */
   readonly trustedNodeAccounts: ReadonlySet<string>
@@ -35,15 +39,25 @@ export interface CaConfig {
   readonly portFile: string | undefined
 }
 
+const ACCOUNT_DIRECTORY = '/var/run/secrets/kubernetes.io/serviceaccount'
+
 /** Name, default and meaning of each setting, for `--help`. */
 export const SETTINGS_HELP: readonly (readonly [name: string, fallback: string, meaning: string])[] = [
-  ['WORLD_FILE', '(required)', 'YAML file of Kubernetes objects; followed, replace it atomically'],
+  ['KUBECONFIG', '', 'kubeconfig of the cluster to serve, when this does not run in one of its pods'],
+  ['KUBERNETES_SERVICE_HOST', '', 'the API server, as the kubelet tells a pod'],
+  ['KUBERNETES_SERVICE_PORT', '443', 'its port'],
+  ['SERVICE_ACCOUNT_DIR', ACCOUNT_DIRECTORY, 'where the kubelet puts token and ca.crt'],
+  [
+    'WORLD_FILE',
+    '',
+    'YAML file of Kubernetes objects, instead of a cluster (with the next two); followed, replace it atomically',
+  ],
   [
     'JWKS_FILE',
-    '(required)',
-    'public keys that the tokens of agents are signed with (JSON Web Key Set); followed',
+    '',
+    'public keys that the tokens of agents are signed with (JSON Web Key Set), instead of asking the cluster; followed',
   ],
-  ['TOKEN_ISSUER', '(required)', 'issuer that tokens must name'],
+  ['TOKEN_ISSUER', '', 'issuer that tokens must name, with JWKS_FILE'],
   ['TOKEN_AUDIENCE', 'culvert-ca', 'audience that tokens must be for'],
   [
     'TRUSTED_NODE_ACCOUNTS',
@@ -93,17 +107,18 @@ export function configFrom(env: Readonly<Record<string, string | undefined>>): C
     return found
   }
   const dataDir = settings.string('DATA_DIR', '/var/lib/culvert-ca')
+  const worldFile = settings.optional('WORLD_FILE')
   const config: CaConfig = {
     listenPort: settings.port('LISTEN_PORT', 15012),
     listenAddress: settings.optional('LISTEN_ADDRESS'),
     metricsPort: settings.port('METRICS_PORT', 15014),
     dataDir,
-    worldFile: settings.string('WORLD_FILE'),
+    worldFile,
+    kubernetes: clusterFrom(settings, worldFile),
     trustDomain: settings.string('TRUST_DOMAIN', 'cluster.local'),
     clusterId: settings.string('CLUSTER_ID', 'Kubernetes'),
     clusterDomain: settings.string('CLUSTER_DOMAIN', 'cluster.local'),
-    jwksFile: settings.string('JWKS_FILE'),
-    tokenIssuer: settings.string('TOKEN_ISSUER'),
+    tokenKeys: tokenKeysFrom(settings, worldFile),
     tokenAudience: settings.string('TOKEN_AUDIENCE', 'culvert-ca'),
     trustedNodeAccounts: new Set(
       list('TRUSTED_NODE_ACCOUNTS', 'culvert-system/culvert-agent,culvert-system/ztunnel', item =>
@@ -142,6 +157,32 @@ export function configFrom(env: Readonly<Record<string, string | undefined>>): C
 }
 
 const DNS_NAME = /^(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/i
+
+function clusterFrom(settings: Settings, worldFile: string | undefined): AccessOptions | undefined {
+  const found: AccessOptions = {
+    kubeconfig: settings.optional('KUBECONFIG'),
+    host: settings.optional('KUBERNETES_SERVICE_HOST'),
+    port: settings.port('KUBERNETES_SERVICE_PORT', 443),
+    accountDirectory: settings.string('SERVICE_ACCOUNT_DIR', ACCOUNT_DIRECTORY),
+  }
+  if (worldFile !== undefined) return undefined
+  if (found.kubeconfig === undefined && found.host === undefined)
+    settings.problems.push(
+      'there is no cluster to serve: KUBECONFIG or WORLD_FILE is needed outside of a pod',
+    )
+  return found
+}
+
+function tokenKeysFrom(settings: Settings, worldFile: string | undefined): CaConfig['tokenKeys'] {
+  const file = settings.optional('JWKS_FILE')
+  const issuer = settings.optional('TOKEN_ISSUER')
+  if (file !== undefined && issuer !== undefined) return { file, issuer }
+  if (file !== undefined || issuer !== undefined)
+    settings.problems.push('JWKS_FILE and TOKEN_ISSUER are needed together')
+  else if (worldFile !== undefined)
+    settings.problems.push('JWKS_FILE and TOKEN_ISSUER are needed with WORLD_FILE')
+  return undefined
+}
 
 function authorityFrom(settings: Settings, directory: string): AuthoritySource {
   const keyFile = settings.optional('INTERMEDIATE_KEY')

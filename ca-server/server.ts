@@ -5,7 +5,7 @@
 import { join } from 'node:path'
 import { Code, ConnectError, createConnectRouter, type ConnectRouter } from '@connectrpc/connect'
 import { createRegistry } from '@bufbuild/protobuf'
-import { errorText } from '../lib/errors.ts'
+import { CulvertError, errorText } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
 import { NamespaceSchema, NodeSchema, TrustBundleSchema } from '../lib/proto/gen/culvert/v1/mesh_pb.js'
 import { ReportService } from '../lib/proto/gen/culvert/v1/report_pb.js'
@@ -22,14 +22,18 @@ import { Publisher } from './discovery/publisher.ts'
 import { discoveryService, shortType } from './discovery/service.ts'
 import { RateLimit } from './issuance/rate-limit.ts'
 import { certificateService } from './issuance/service.ts'
+import { openAccess } from './kubernetes/access.ts'
+import { ApiClient } from './kubernetes/api-client.ts'
 import { Listener } from './listener.ts'
 import { createMetrics, observeSources, type Metrics } from './metrics.ts'
 import { Observed } from './reports/observed.ts'
 import { reportService } from './reports/service.ts'
 import { FileObservedStore } from './reports/store.ts'
 import { StatusServer } from './status-server.ts'
+import type { TokenAuthenticator } from './tokens/authenticator.ts'
 import { JwksAuthenticator } from './tokens/jwks.ts'
 import { fileSource } from './world/file-source.ts'
+import type { WorldSource } from './world/source.ts'
 import { World } from './world/world.ts'
 
 export interface CaServer {
@@ -64,15 +68,14 @@ export async function startServer(config: CaConfig, log: Logger): Promise<CaServ
   }
   try {
     const metrics = createMetrics()
-    const parts = await openParts(config, log)
-    closers.push(() => parts.publisher.close())
+    const parts = await openParts(config, metrics, log, stopping.signal, closers)
     const { port, serving } = await openService(config, parts, metrics, log, stopping.signal, closers)
     observeParts(metrics, parts, serving)
     const status = await StatusServer.open({
       port: config.metricsPort,
       address: config.listenAddress,
       registry: metrics.registry,
-      pending: () => (parts.publisher.isReady ? [] : [`the first usable ${config.worldFile}`]),
+      pending: () => pendingOf(parts),
       log: log.child({ component: 'status' }),
     })
     closers.push(() => status.close())
@@ -89,27 +92,41 @@ export async function startServer(config: CaConfig, log: Logger): Promise<CaServ
 type Closer = () => Promise<void> | void
 
 interface Parts {
+  /** The API server's; undefined with a world file. Shared by all who talk to the cluster. */
+  readonly api: ApiClient | undefined
   readonly authority: Authority
-  readonly authenticator: JwksAuthenticator
+  readonly authenticator: TokenAuthenticator
+  readonly source: WorldSource
   readonly world: World
   readonly observed: Observed
   readonly publisher: Publisher
 }
 
+/** What is still to come before agents can be told anything. */
+function pendingOf({ source, publisher }: Parts): readonly string[] {
+  if (publisher.isReady) return []
+  const pending = source.pending()
+  return pending.length > 0 ? pending : ['the first publication']
+}
+
 /** What knows and decides, before anybody may ask. */
-async function openParts(config: CaConfig, log: Logger): Promise<Parts> {
+async function openParts(
+  config: CaConfig,
+  metrics: Metrics,
+  log: Logger,
+  signal: AbortSignal,
+  closers: Closer[],
+): Promise<Parts> {
+  const api = config.kubernetes && new ApiClient(await openAccess(config.kubernetes))
+  closers.push(() => api?.close())
   const authority = await Authority.open({
     trustDomain: config.trustDomain,
     source: config.authority,
     engine: config.engine,
     log: log.child({ component: 'authority' }),
   })
-  const authenticator = await JwksAuthenticator.open({
-    file: config.jwksFile,
-    issuer: config.tokenIssuer,
-    audience: config.tokenAudience,
-    log: log.child({ component: 'tokens' }),
-  })
+  const authenticator = await openAuthenticator(config, log.child({ component: 'tokens' }), signal)
+  const source = openSource(config, metrics, log.child({ component: 'world' }))
   const world = new World()
   const observed = await Observed.open({
     world,
@@ -123,7 +140,25 @@ async function openParts(config: CaConfig, log: Logger): Promise<Parts> {
     roots: () => authority.roots,
     log: log.child({ component: 'discovery' }),
   })
-  return { authority, authenticator, world, observed, publisher }
+  closers.push(() => publisher.close())
+  return { api, authority, authenticator, source, world, observed, publisher }
+}
+
+async function openAuthenticator(
+  config: CaConfig,
+  log: Logger,
+  signal: AbortSignal,
+): Promise<TokenAuthenticator> {
+  if (!config.tokenKeys) throw new CulvertError('CONFIG', 'JWKS_FILE and TOKEN_ISSUER are needed')
+  const { file, issuer } = config.tokenKeys
+  const authenticator = await JwksAuthenticator.open({ file, issuer, audience: config.tokenAudience, log })
+  authenticator.follow(signal)
+  return authenticator
+}
+
+function openSource(config: CaConfig, metrics: Metrics, log: Logger): WorldSource {
+  if (config.worldFile === undefined) throw new CulvertError('CONFIG', 'WORLD_FILE is needed')
+  return fileSource({ file: config.worldFile, log, failed: () => metrics.worldErrors.inc() })
 }
 
 /** Opens the service port and sets everything in motion that keeps it true. */
@@ -135,7 +170,7 @@ async function openService(
   signal: AbortSignal,
   closers: Closer[],
 ): Promise<{ port: number; serving: () => ServingCertificate }> {
-  const { authority, authenticator, world, publisher } = parts
+  const { authority, source, world, publisher } = parts
   let listener: Listener | undefined
   let serving = await keepServingCertificate(
     {
@@ -159,12 +194,7 @@ async function openService(
     })
   })
   authority.follow(signal)
-  authenticator.follow(signal)
-  await fileSource({
-    file: config.worldFile,
-    log: log.child({ component: 'world' }),
-    failed: () => metrics.worldErrors.inc(),
-  }).start(world, signal)
+  await source.start(world, signal)
   publisher.flush()
 
   const ending = new AbortController()

@@ -112,23 +112,22 @@ export class ApiClient {
     limits: ApiLimits,
     signal: AbortSignal,
   ): Promise<IncomingMessage> {
-    const { token, ...tls } = await this.#access.credentials(this.#isRefused)
-    const { server, serverName } = this.#access
+    const { tls, headers, agent = this.#agent } = await this.#access.credentials(this.#isRefused)
+    const { server } = this.#access
     const url = new URL(server)
     url.pathname = `${server.pathname.replace(/\/$/, '')}${path}`
     url.search = new URLSearchParams(query).toString()
     const options: RequestOptions = {
       method,
       signal,
-      agent: this.#agent,
+      agent,
       headers: {
         accept: 'application/json',
         'user-agent': `culvert-ca/${VERSION}`,
-        ...(token !== undefined && { authorization: `Bearer ${token}` }),
+        ...headers,
         ...(body !== undefined && { 'content-type': method === 'PATCH' ? MERGE_PATCH : 'application/json' }),
       },
       ...tls,
-      ...(serverName !== undefined && { servername: serverName }),
     }
     const response = await exchange(url, options, body, limits.silenceMs)
     this.#isRefused = response.statusCode === 401

@@ -6,13 +6,7 @@ import { CulvertError, errorText } from '../../lib/errors.ts'
 import { parseManifest } from '../../lib/kube/manifest.ts'
 import type { Logger } from '../../lib/log.ts'
 import { FileWatch } from '../file-watch.ts'
-import type { World } from './world.ts'
-
-/** Where the world comes from. */
-export interface WorldSource {
-  /** Fills the world and keeps it true until the signal aborts. Ends when the first try has been made. */
-  start(world: World, signal: AbortSignal): Promise<void>
-}
+import type { WorldSource } from './source.ts'
 
 export interface FileSourceOptions {
   readonly file: string
@@ -27,7 +21,9 @@ export function fileSource(options: FileSourceOptions): WorldSource {
     log.error({ file, err: errorText(err) }, 'world file not usable, nothing changes')
     options.failed?.()
   }
+  let isLoaded = false
   return {
+    pending: () => (isLoaded ? [] : [`the first usable ${file}`]),
     async start(world, signal) {
       const watch = new FileWatch({
         paths: [file],
@@ -35,6 +31,7 @@ export function fileSource(options: FileSourceOptions): WorldSource {
           const objects = parseManifest(text!, file)
           if (objects.length === 0) throw new CulvertError('INPUT', `${file} holds no objects`)
           world.replaceAll(objects)
+          isLoaded = true
           log.debug({ file, objects: objects.length }, 'world file loaded')
         },
         failed,

@@ -1,10 +1,14 @@
 import t from 'tap'
 import { configFrom, SETTINGS_HELP } from '../../ca-server/config.ts'
 
+const ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount'
 const REQUIRED = { WORLD_FILE: '/w.yaml', JWKS_FILE: '/jwks.json', TOKEN_ISSUER: 'https://issuer' }
 
-await t.test('three settings are enough', t => {
+await t.test('three settings are enough without a cluster', t => {
   t.match(configFrom(REQUIRED), {
+    worldFile: '/w.yaml',
+    tokenKeys: { file: '/jwks.json', issuer: 'https://issuer' },
+    kubernetes: undefined,
     listenPort: 15012,
     listenAddress: undefined,
     metricsPort: 15014,
@@ -24,6 +28,36 @@ await t.test('three settings are enough', t => {
   t.end()
 })
 
+await t.test('in a pod none is needed, outside of one a kubeconfig', t => {
+  const inPod = { KUBERNETES_SERVICE_HOST: '10.96.0.1', KUBERNETES_SERVICE_PORT: '6443' }
+  t.match(configFrom(inPod), {
+    worldFile: undefined,
+    tokenKeys: undefined,
+    kubernetes: { kubeconfig: undefined, host: '10.96.0.1', port: 6443, accountDirectory: ACCOUNT },
+  })
+  t.match(configFrom({ ...inPod, KUBECONFIG: '/k.yaml' }).kubernetes, { kubeconfig: '/k.yaml' })
+  t.match(configFrom({ KUBECONFIG: '/k.yaml' }).kubernetes, { kubeconfig: '/k.yaml', host: undefined })
+  t.equal(configFrom({ ...REQUIRED, ...inPod }).kubernetes, undefined, 'a world file stands for the cluster')
+  const keys = { JWKS_FILE: '/jwks.json', TOKEN_ISSUER: 'https://issuer' }
+  t.match(configFrom({ ...inPod, ...keys }).tokenKeys, { file: '/jwks.json' })
+  t.end()
+})
+
+await t.test('what is needed together is asked for together', t => {
+  const refusal = (env: Record<string, string>): string => {
+    try {
+      configFrom(env)
+      return ''
+    } catch (err) {
+      return (err as Error).message
+    }
+  }
+  t.equal(refusal({}), 'there is no cluster to serve: KUBECONFIG or WORLD_FILE is needed outside of a pod')
+  t.equal(refusal({ WORLD_FILE: '/w' }), 'JWKS_FILE and TOKEN_ISSUER are needed with WORLD_FILE')
+  t.equal(refusal({ KUBECONFIG: '/k', JWKS_FILE: '/j' }), 'JWKS_FILE and TOKEN_ISSUER are needed together')
+  t.end()
+})
+
 await t.test('every problem is named at once', t => {
   const env = {
     TRUST_DOMAIN: 'Upper Case',
@@ -32,13 +66,13 @@ await t.test('every problem is named at once', t => {
     SERVER_DNS_NAMES: 'good.example, -bad-',
     TRUSTED_NODE_ACCOUNTS: 'culvert-agent',
     INTERMEDIATE_KEY: '/key.pem',
+    JWKS_FILE: '/jwks.json',
     CRYPTO: 'openssl',
     LISTEN_PORT: '70000',
   }
   const expected = [
-    'WORLD_FILE is not set',
-    'JWKS_FILE is not set',
-    'TOKEN_ISSUER is not set',
+    'there is no cluster to serve: KUBECONFIG or WORLD_FILE is needed outside of a pod',
+    'JWKS_FILE and TOKEN_ISSUER are needed together',
     "TRUST_DOMAIN: 'Upper Case' is not a trust domain",
     'DEFAULT_TTL is not between a second and MAX_TTL',
     "SERVER_IPS: 'ten' is not an IP address",

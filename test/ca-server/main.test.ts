@@ -80,7 +80,7 @@ await t.test('what it cannot start with is said in a line, with the right exit s
       2,
       [],
       {},
-      /^culvert ca-server: WORLD_FILE is not set; JWKS_FILE is not set; TOKEN_ISSUER is not set\n$/,
+      /^culvert ca-server: there is no cluster to serve: KUBECONFIG or WORLD_FILE is needed outside of a pod\n$/,
     ],
     [2, ['--wrong'], {}, /unknown argument '--wrong'; see --help/],
     [1, [], { ...needed, LOG_LEVEL: 'silent' }, /no such file or directory.*none/],
@@ -96,7 +96,7 @@ await t.test('what it cannot start with is said in a line, with the right exit s
 
 await t.test('help and version need no settings', async t => {
   for (const [flag, pattern] of [
-    ['--help', /usage: node ca-server\/main\.ts[^]*WORLD_FILE[^]*default: \(required\)/],
+    ['--help', /usage: node ca-server\/main\.ts[^]*WORLD_FILE[^]*default: none/],
     ['--version', /^\d+\.\d+\.\d+\n$/],
   ] as const) {
     const { output, child } = run(t, [flag], {})
