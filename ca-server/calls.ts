@@ -7,7 +7,7 @@ import { errorText } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
 import { LogLimit } from './log-limit.ts'
 import type { Metrics } from './metrics.ts'
-import { Refusal, TOKEN_REFUSALS } from './refusal.ts'
+import { Refusal, TOKEN_REFUSALS, UNCHECKED } from './refusal.ts'
 import {
   bearerToken,
   requireTrustedAccount,
@@ -67,6 +67,7 @@ export class Calls {
     }
     this.#options.metrics.refusals.inc({ reason: err.reason })
     this.#limit.warn(err.reason, { reason: err.reason, ...all }, 'call refused')
+    if (err.reason === UNCHECKED) return new ConnectError('try again', Code.Unavailable)
     const isToken = TOKEN_REFUSALS.some(reason => reason === err.reason)
     return isToken
       ? new ConnectError('not authenticated', Code.Unauthenticated)

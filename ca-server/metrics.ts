@@ -9,6 +9,7 @@ export interface Metrics {
   readonly requests: Counter
   readonly issued: Counter
   readonly authenticationFailures: Counter
+  readonly tokenReviews: Counter<'result'>
   readonly csrFaults: Counter
   readonly signingFaults: Counter
   readonly refusals: Counter<'reason'>
@@ -46,6 +47,12 @@ export function createMetrics(): Metrics {
       'citadel_server_authentication_failure_count',
       'Calls whose token was not accepted.',
     ),
+    tokenReviews: new Counter({
+      name: 'culvert_ca_token_reviews_total',
+      help: 'Tokens that the API server was asked about, by what it said; stale: not asked, and good a short while ago.',
+      labelNames: ['result'],
+      registers,
+    }),
     csrFaults: counter('citadel_server_csr_parsing_err_count', 'Requests whose CSR was not acceptable.'),
     signingFaults: counter('citadel_server_csr_sign_err_count', 'Requests that could not be signed.'),
     refusals: new Counter({

@@ -13,7 +13,11 @@ export const TOKEN_REFUSALS = [
   'token-issuer',
   'token-audience',
   'token-claims',
+  'token-rejected',
 ] as const
+
+/** Nobody could say whether the token is good; the caller comes again. */
+export const UNCHECKED = 'token-unchecked'
 
 /** The caller is known, but may not have what it asks for. */
 export const REQUEST_REFUSALS = [
@@ -39,7 +43,7 @@ export const REQUEST_REFUSALS = [
 
 export type TokenRefusal = (typeof TOKEN_REFUSALS)[number]
 export type RequestRefusal = (typeof REQUEST_REFUSALS)[number]
-export type RefusalReason = TokenRefusal | RequestRefusal
+export type RefusalReason = TokenRefusal | typeof UNCHECKED | RequestRefusal
 
 export class Refusal extends CulvertError {
   override name = 'Refusal'

@@ -2,12 +2,13 @@
  * Tokens checked offline against a set of public keys (RFC 7517), as a cluster publishes them at its
  * `/openid/v1/jwks`. Claims: those of Kubernetes projected service-account tokens.
  */
-import { createLocalJWKSet, errors, jwtVerify, type JSONWebKeySet, type JWTPayload } from 'jose'
+import { createLocalJWKSet, errors, jwtVerify, type JSONWebKeySet } from 'jose'
 import { CulvertError, errorText } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import { FileWatch } from '../file-watch.ts'
 import { Refusal, type TokenRefusal } from '../refusal.ts'
 import type { Caller, TokenAuthenticator } from './authenticator.ts'
+import { callerFromClaims } from './claims.ts'
 
 export interface JwksOptions {
   readonly file: string
@@ -76,7 +77,7 @@ export class JwksAuthenticator implements TokenAuthenticator {
       clockTolerance: CLOCK_TOLERANCE_SECONDS,
       requiredClaims: ['exp', 'sub'],
     })
-    return callerOf(payload, audience)
+    return callerFromClaims(payload, audience)
   }
 
   #load(text: string): void {
@@ -96,39 +97,6 @@ export class JwksAuthenticator implements TokenAuthenticator {
       )
     this.#options.log.info({ file: this.#options.file, keys: keys.length }, 'token keys loaded')
   }
-}
-
-/** The caller from the claims of a verified token. Throws `Refusal`. */
-export function callerOf(payload: JWTPayload, audience: string): Caller {
-  const kubernetes = objectAt(payload, 'kubernetes.io')
-  const account = objectAt(kubernetes, 'serviceaccount')
-  const pod = objectAt(kubernetes, 'pod')
-  const namespace = textAt(kubernetes, 'namespace')
-  const serviceAccount = textAt(account, 'name')
-  if (!namespace || !serviceAccount)
-    throw new Refusal('token-claims', 'the token has no kubernetes.io namespace and service account')
-  if (payload.sub !== `system:serviceaccount:${namespace}:${serviceAccount}`)
-    throw new Refusal(
-      'token-claims',
-      `the token's subject is not service account ${namespace}/${serviceAccount}`,
-    )
-  return {
-    node: textAt(objectAt(kubernetes, 'node'), 'name'),
-    podName: textAt(pod, 'name') ?? '',
-    podUid: textAt(pod, 'uid') ?? '',
-    namespace,
-    serviceAccount,
-    audience,
-  }
-}
-
-function objectAt(value: unknown, key: string): unknown {
-  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>)[key] : undefined
-}
-
-function textAt(value: unknown, key: string): string | undefined {
-  const found = objectAt(value, key)
-  return typeof found === 'string' && found !== '' ? found : undefined
 }
 
 function refusalOf(err: unknown): Error {
