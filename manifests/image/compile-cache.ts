@@ -1,14 +1,14 @@
 /**
  * Node's cache of compiled modules, filled before the image is made: with it an agent starts in half the time and each
- * of its threads takes 20 MB less. Node keeps one per user, named after version, processor and user id, and takes it
- * where paths relative to it are the same (NODE_COMPILE_CACHE_PORTABLE).
+ * of its threads takes 20 MB less. Node takes what was compiled elsewhere, by another user too, where version and processor
+ * are the same and so are the paths relative to the cache (NODE_COMPILE_CACHE_PORTABLE).
  */
 import { spawnSync } from 'node:child_process'
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { CulvertError } from '../../lib/errors.ts'
-import { CA_SERVER_UID, HOME } from './contents.ts'
+import { HOME } from './contents.ts'
 import { FileTree } from './file-tree.ts'
 
 /** Where it is in the image. */
@@ -16,25 +16,16 @@ export const CACHE_DIR = `${HOME}/.compile-cache`
 /** What a program of the image is started with. */
 export const CACHE_ENV = [`NODE_COMPILE_CACHE=${CACHE_DIR}`, 'NODE_COMPILE_CACHE_PORTABLE=1'] as const
 
-/** Each program, and the user that runs it. */
-const PROGRAMS = [
-  { main: 'agent/main.ts', uid: 0 },
-  { main: 'ca-server/main.ts', uid: CA_SERVER_UID },
-]
+const PROGRAMS = ['agent/main.ts', 'ca-server/main.ts']
 
 /** The cache as a layer of its own: V8 does not promise the same bytes each time, and all other layers do. */
 export function compileCacheLayer(node: string, below: readonly FileTree[]): FileTree {
   const stage = mkdtempSync(join(tmpdir(), 'culvert-image-'))
   try {
     for (const tree of below) unpack(tree, stage)
+    for (const main of PROGRAMS) warmUp(node, join(stage, HOME), main, join(stage, CACHE_DIR))
     const layer = new FileTree(below)
-    for (const { main, uid } of PROGRAMS) {
-      const cache = join(stage, CACHE_DIR)
-      rmSync(cache, { recursive: true, force: true })
-      warmUp(node, join(stage, HOME), main, cache)
-      for (const name of readdirSync(cache))
-        layer.tree(join(cache, name), join(CACHE_DIR, forUser(name, uid)))
-    }
+    layer.tree(join(stage, CACHE_DIR), CACHE_DIR)
     return layer
   } finally {
     rmSync(stage, { recursive: true, force: true })
@@ -66,9 +57,4 @@ function warmUp(node: string, cwd: string, main: string, cache: string): void {
     throw new CulvertError('TOOL', `${main} could not be warmed up: ${stderr.trim()}`, {
       hint: 'something that it imports may be missing from the image: see manifests/image/packages.ts',
     })
-}
-
-/** `v26.10.0-x64-1a2b3c4d-0`: the last part is the user who filled it. */
-function forUser(name: string, uid: number): string {
-  return name.replace(/-\d+$/, `-${uid}`)
 }
