@@ -27,12 +27,16 @@ import { AgentMetrics } from './observe/metrics.ts'
 import { Readiness, ReadinessServer } from './observe/readiness.ts'
 import { explainPod } from './pods/explain.ts'
 import { RedirectGuard } from './pods/guard.ts'
+import { Kubelet } from './pods/kubelet.ts'
 import { ListenerKeeper } from './pods/listeners.ts'
 import { Pods } from './pods/pods.ts'
 import { StaticPodSource } from './pods/static.ts'
 import { UncapturedCounters } from './pods/uncaptured.ts'
 import type { AgentStart } from './start.ts'
 import type { ConnectionRecord } from './worker/messages.ts'
+
+/** That of the node's first process, for whoever sees it (hostPID). */
+const NODE_NETNS = '/proc/1/ns/net'
 
 /** Runs until told to stop; resolves with the exit code. Rejects when it cannot start. */
 export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<number> {
@@ -52,10 +56,19 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
     network: config.network,
     culvertTypes: config.culvertTypes,
   })
+  const kubelet =
+    config.kubeletNames.length === 0
+      ? undefined
+      : new Kubelet({
+          netns: NODE_NETNS,
+          names: config.kubeletNames,
+          log: log.child({ component: 'kubelet' }),
+        })
   const router = new Router({
     mesh,
     nodeName: config.nodeName,
     unknownHoldMs: config.unknownHoldMs,
+    ...(kubelet && { isKubelet: kubelet.called }),
     log: log.child({ component: 'router' }),
   })
   router.setOwnAddresses(ownAddresses())

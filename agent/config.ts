@@ -2,6 +2,7 @@
 import { availableParallelism, hostname } from 'node:os'
 import { LOG_LEVELS, type LogLevel } from '../lib/log.ts'
 import { Settings } from '../lib/settings.ts'
+import { KUBELET_NAMES } from './kubelet-names.ts'
 import { PORT } from './ports.ts'
 import { TUNNEL_HELP, tunnelConfigFrom, type TunnelConfig } from './tunnel-config.ts'
 
@@ -19,6 +20,8 @@ export interface AgentConfig {
   readonly tokenFile: string
   /** `static:FILE`. */
   readonly podSource: { readonly kind: 'static'; readonly file: string }
+  /** Names of processes that may be the kubelet; none: whoever calls a probe's port from the node is taken for it. */
+  readonly kubeletNames: readonly string[]
   /** Where holders of listening sockets are recorded. */
   readonly runDir: string
   readonly adminPort: number
@@ -49,6 +52,11 @@ export const SETTINGS_HELP: readonly (readonly [name: string, fallback: string, 
   ['CA_ROOT_CA', 'the same', 'PEM file with the roots of the certificate service'],
   ['AUTH_TOKEN_FILE', '/var/run/secrets/tokens/culvert-token', 'projected service-account token'],
   ['POD_SOURCE', '(required)', 'where the pods of this node come from: static:FILE'],
+  [
+    'KUBELET_PROCESSES',
+    KUBELET_NAMES.join(),
+    "processes that may be the kubelet, whose probes pass under strict; 'any': whatever calls from the node",
+  ],
   ['RUN_DIR', '/run/culvert', 'state that outlives a restart; no secrets'],
   ['ADMIN_PORT', '15000', 'admin interface, loopback only; 0 turns it off'],
   ['ADMIN_SOCKET', '', 'the same on a Unix socket'],
@@ -81,6 +89,7 @@ export function configFrom(env: Readonly<Record<string, string | undefined>>): A
     caRootFile: settings.string('CA_ROOT_CA', xdsRootFile),
     tokenFile: settings.string('AUTH_TOKEN_FILE', '/var/run/secrets/tokens/culvert-token'),
     podSource: podSource(settings),
+    kubeletNames: kubeletNames(settings),
     runDir: settings.string('RUN_DIR', '/run/culvert'),
     adminPort: settings.port('ADMIN_PORT', PORT.admin),
     adminSocket: settings.optional('ADMIN_SOCKET'),
@@ -111,6 +120,12 @@ export function configFrom(env: Readonly<Record<string, string | undefined>>): A
 function threads(settings: Settings): number {
   if (settings.optional('THREADS') !== 'auto') return settings.integer('THREADS', 1, 1, 64)
   return Math.min(8, Math.max(1, Math.floor(availableParallelism() / 2)))
+}
+
+function kubeletNames(settings: Settings): string[] {
+  const text = settings.string('KUBELET_PROCESSES', KUBELET_NAMES.join())
+  const names = text.split(',').map(name => name.trim())
+  return text === 'any' ? [] : names.filter(name => name !== '')
 }
 
 function podSource(settings: Settings): AgentConfig['podSource'] {

@@ -3,7 +3,7 @@
  * is up to the policies alone. A plaintext one passes, in this order, as a probe of the pod's own kubelet, by an
  * excluded port, or, where the pod is not strict, past the policies; its reason then says who was not enrolled.
  */
-import { Cidr, isLoopback } from '../../lib/address.ts'
+import { Cidr, isLoopback, type SocketAddress } from '../../lib/address.ts'
 import type { PlaintextReason } from '../../lib/reasons.ts'
 import { parseSpiffe } from '../../lib/spiffe.ts'
 import { AGENT_PORTS } from '../ports.ts'
@@ -18,7 +18,15 @@ export interface AdmissionContext {
   readonly nodeName: string
   /** Further addresses of this node, as it sees them itself. */
   readonly ownAddresses: ReadonlySet<string>
+  /** Undefined: whoever calls a probe's port from this node is taken for its kubelet. */
+  readonly isKubelet: KubeletProof | undefined
 }
+
+/**
+ * Reports whether it is the kubelet that called: the source is its end of the connection, the destination the pod's.
+ * Undefined when that cannot be told here.
+ */
+export type KubeletProof = (source: SocketAddress, destination: SocketAddress) => boolean | undefined
 
 export interface AdmissionAnswer {
   readonly decision: AdmitDecision
@@ -51,8 +59,10 @@ export function decideAdmission(
 
   const self = mesh.workloadOf(pod)
   if (identity === undefined) {
-    if (isOwnNode(context, sourceIp) && self?.details?.probePorts.includes(port))
+    const isProbe = isOwnNode(context, sourceIp) && self?.details?.probePorts.includes(port) === true
+    if (isProbe && !mustProve(context, to, port))
       return certain({ kind: 'admit', reason: 'kubelet-probe', peer })
+    if (isProbe) return certain(probe(context, question, peer))
     if (to.excludedInbound.has(port)) return certain({ kind: 'admit', reason: 'excluded-port', peer })
     if (to.enrolment.strictInbound) {
       const detail = `plaintext from ${describe(source, sourceIp)}, and pod ${pod.namespace}/${pod.name} is strict`
@@ -72,6 +82,21 @@ export function decideAdmission(
   if (!verdict.isAllowed) return { decision: refuse('policy', verdict.detail), isUncertain, verdict }
   const reason = identity === undefined ? plainReason(context, source, question) : 'mtls'
   return { decision: { kind: 'admit', reason, peer }, isUncertain, verdict }
+}
+
+/** Others of the node are let in all the same where the pod is not strict: then only the word depends on who it was. */
+function mustProve({ isKubelet }: AdmissionContext, to: RoutedPod, port: number): boolean {
+  return isKubelet !== undefined && to.enrolment.strictInbound && !to.excludedInbound.has(port)
+}
+
+/** The kubelet calls from a port of its own each time: only of one connection can be said whose it is. */
+function probe(context: AdmissionContext, question: AdmitQuestion, peer: PeerInfo): AdmitDecision {
+  const { sourceIp, sourcePort, ip, port } = question
+  const admitted = { kind: 'admit', reason: 'kubelet-probe', peer } as const
+  if (sourcePort === undefined) return { ...admitted, isForEach: true }
+  if (context.isKubelet?.({ ip: sourceIp, port: sourcePort }, { ip, port }) !== false) return admitted
+  const detail = `plaintext from a process of node ${context.nodeName} that is not its kubelet, to a port for probes`
+  return { kind: 'refuse', reason: 'strict', detail, peer }
 }
 
 function plainReason(

@@ -15,7 +15,7 @@ import type {
   RouteDecision,
   RouteQuestion,
 } from '../worker/messages.ts'
-import { decideAdmission, type AdmissionAnswer } from './admission.ts'
+import { decideAdmission, type AdmissionAnswer, type KubeletProof } from './admission.ts'
 import { Asked } from './asked.ts'
 import type { Changes } from './changes.ts'
 import { decidesAlike, routedPod, type RoutedPod } from './local-pod.ts'
@@ -35,6 +35,8 @@ export interface RouterOptions {
    * flight even when the stream is quiet. @default 1000
    */
   readonly unknownHoldMs?: number
+  /** Tells the kubelet from others of the node. @default everything that calls a probe's port from the node is it */
+  readonly isKubelet?: KubeletProof
   readonly log: Logger
 }
 
@@ -53,6 +55,7 @@ export class Router implements Control {
   readonly #mesh: Mesh
   readonly #nodeName: string
   readonly #unknownHoldMs: number
+  readonly #isKubelet: KubeletProof | undefined
   readonly #log: Logger
   readonly #pods = new Map<string, RoutedPod>()
   // Pods that were waited for and that discovery did not tell of in time: not waited for again.
@@ -79,6 +82,7 @@ export class Router implements Control {
     this.#mesh = options.mesh
     this.#nodeName = options.nodeName
     this.#unknownHoldMs = options.unknownHoldMs ?? 1000
+    this.#isKubelet = options.isKubelet
     this.#log = options.log
     this.#mesh.onChange(changes => this.#onChange(changes))
   }
@@ -166,7 +170,12 @@ export class Router implements Control {
   #decideAdmission(question: AdmitQuestion): AdmissionAnswer {
     const to = this.#pods.get(question.podUid)
     if (to) {
-      const context = { mesh: this.#mesh, nodeName: this.#nodeName, ownAddresses: this.#ownAddresses }
+      const context = {
+        mesh: this.#mesh,
+        nodeName: this.#nodeName,
+        ownAddresses: this.#ownAddresses,
+        isKubelet: this.#isKubelet,
+      }
       return decideAdmission(context, to, question)
     }
     const detail = `pod ${question.podUid} is not known to the agent`

@@ -41,8 +41,11 @@ async function carry(
   gone: Cancellation,
 ): Promise<void> {
   const { ip, port } = connection.destination
-  const sourceIp = connection.source.ip
-  const decision = await context.admit({ sourceIp, identity: undefined, ip, port })
+  const { ip: sourceIp, port: sourcePort } = connection.source
+  const question = { sourceIp, identity: undefined, ip, port }
+  let decision = await context.admit(question)
+  if (decision.kind === 'admit' && decision.isForEach)
+    decision = await context.admit({ ...question, sourcePort })
   connection.source = { ...connection.source, ...decision.peer }
   if (decision.kind === 'refuse') {
     client.reset()

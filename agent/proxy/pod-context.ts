@@ -68,6 +68,7 @@ export interface PodContext {
   dial(target: DialTarget, signal: Cancellation): Promise<TcpSocket>
   /** Kept answers, asked for when there is none. */
   route(ip: string, port: number): Promise<RouteDecision>
+  /** With a source port, the answer is for that connection alone and not kept. */
   admit(question: Omit<AdmitQuestion, 'podUid'>): Promise<AdmitDecision>
   /** The present context, or a wait for the first one. Rejects when there is none in time. */
   tlsContext(signal: Cancellation): Promise<TlsContext>

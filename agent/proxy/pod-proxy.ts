@@ -123,6 +123,7 @@ export class PodProxy implements PodContext {
   }
 
   admit(question: Omit<AdmitQuestion, 'podUid'>): Promise<AdmitDecision> {
+    if (question.sourcePort !== undefined) return this.#control.admit({ podUid: this.pod.uid, ...question })
     const key = `${question.sourceIp}|${question.identity ?? ''}|${question.ip}|${question.port}`
     return this.#admissions.getOrAsk(key, () => this.#control.admit({ podUid: this.pod.uid, ...question }))
   }

@@ -1,10 +1,19 @@
 /**
- * Which TCP sockets listen in the calling thread's namespace, asked of the kernel (sock_diag(7)). `/proc/net/tcp` says the
- * same, but walks the table of all connections of the machine for it, milliseconds each time.
+ * TCP sockets of the calling thread's namespace, asked of the kernel (sock_diag(7)): which listen, and which one a
+ * connection is. `/proc/net/tcp` says the same, but walks the table of all connections of the machine for it,
+ * milliseconds each time.
  */
 import { constants } from 'node:os'
+import { bytesFromIp, type SocketAddress } from '../../lib/address.ts'
 import { CulvertError } from '../../lib/errors.ts'
-import { encodeMessage, netlinkRequest, NETLINK_SOCK_DIAG, NLM_F_DUMP, NLM_F_REQUEST } from './netlink.ts'
+import {
+  encodeMessage,
+  netlinkRequest,
+  NETLINK_SOCK_DIAG,
+  NLM_F_ACK,
+  NLM_F_DUMP,
+  NLM_F_REQUEST,
+} from './netlink.ts'
 import { AF_INET, AF_INET6 } from './sockaddr.ts'
 
 // linux/sock_diag.h, linux/inet_diag.h
@@ -12,6 +21,9 @@ const SOCK_DIAG_BY_FAMILY = 20
 /** `struct inet_diag_req_v2`. */
 const REQUEST_BYTES = 56
 const REQUEST_STATES = 4
+/** `struct inet_diag_sockid`: ports in the network's order, addresses of 16 bytes each, device, cookie. */
+const REQUEST_ID = { sport: 8, dport: 10, source: 12, destination: 28, cookie: 48 } as const
+const NO_COOKIE = 0xffff_ffff
 const IPPROTO_TCP = 6
 const TCP_LISTEN = 10
 /** `struct inet_diag_msg`: the source port is in the network's order, the inode is the last of it. */
@@ -44,6 +56,37 @@ export function listeningHere(): Map<number, Set<bigint>> | undefined {
     }
   }
   return found
+}
+
+/**
+ * The inode of the socket at the `from` end of a connection; undefined when there is no such socket here, or nobody has it
+ * open any more. Throws `SYSCALL`. Call inside `inNetns`.
+ */
+export function connectionInode(from: SocketAddress, to: SocketAddress): bigint | undefined {
+  const request = new Uint8Array(REQUEST_BYTES)
+  const view = new DataView(request.buffer)
+  const [source, destination] = [bytesFromIp(from.ip), bytesFromIp(to.ip)]
+  request[0] = source.length === 4 ? AF_INET : AF_INET6
+  request[1] = IPPROTO_TCP
+  view.setUint32(REQUEST_STATES, 0xffff_ffff, true)
+  view.setUint16(REQUEST_ID.sport, from.port)
+  view.setUint16(REQUEST_ID.dport, to.port)
+  request.set(source, REQUEST_ID.source)
+  request.set(destination, REQUEST_ID.destination)
+  view.setUint32(REQUEST_ID.cookie, NO_COOKIE, true)
+  view.setUint32(REQUEST_ID.cookie + 4, NO_COOKIE, true)
+  const message = encodeMessage(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_ACK, request)
+  try {
+    for (const { type, body } of netlinkRequest(NETLINK_SOCK_DIAG, message, 'look up a connection')) {
+      if (type !== SOCK_DIAG_BY_FAMILY || body.length < MESSAGE_BYTES) continue
+      const inode = new DataView(body.buffer, body.byteOffset).getUint32(MESSAGE_INODE, true)
+      return inode === 0 ? undefined : BigInt(inode)
+    }
+  } catch (err) {
+    if (isNotOffered(err)) return undefined // ENOENT also says that there is no such connection
+    throw err
+  }
+  return undefined
 }
 
 /** The kernel was built without it, or its module is not there. */

@@ -81,7 +81,13 @@ export type RouteDecision =
 
 /** Whether an inbound connection may come in, and under which word. */
 export type AdmitDecision =
-  | { readonly kind: 'admit'; readonly reason: CarriedReason | PlaintextReason; readonly peer: PeerInfo }
+  | {
+      readonly kind: 'admit'
+      readonly reason: CarriedReason | PlaintextReason
+      readonly peer: PeerInfo
+      /** Says nothing yet of any connection: each is to be asked about with its source port. */
+      readonly isForEach?: true
+    }
   | {
       readonly kind: 'refuse'
       readonly reason: RefusedReason
@@ -98,6 +104,8 @@ export interface RouteQuestion {
 export interface AdmitQuestion {
   readonly podUid: string
   readonly sourceIp: string
+  /** Where the answer is for one connection alone. */
+  readonly sourcePort?: number
   /** Verified SPIFFE ID; undefined for plaintext. */
   readonly identity: string | undefined
   readonly ip: string

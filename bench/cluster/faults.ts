@@ -117,14 +117,12 @@ async function rolledOut(world: BenchWorld): Promise<Record<string, Measured>> {
     ),
   )
   const stillOpen = open.filter(how => how === 'open').length
-  const grace = (await kubectl.get('ds', '-n', SYSTEM, 'culvert-agent')).spec as {
-    readonly template: { readonly spec: { readonly terminationGracePeriodSeconds: number } }
-  }
+  const { template } = (await kubectl.get('ds', '-n', SYSTEM, 'culvert-agent')).spec
   await Promise.all(held.map(async connection => await connection.stop()))
   return {
     'rollout-new': { text: `${failures.length} of ${requests} fail`, value: failures.length },
     'rollout-open': {
-      text: `${stillOpen} of ${OPEN} still open when it was over; the old agents drain for ${grace.template.spec.terminationGracePeriodSeconds} s`,
+      text: `${stillOpen} of ${OPEN} still open when it was over; the old agents drain for ${template?.spec.terminationGracePeriodSeconds} s`,
       value: OPEN - stillOpen,
     },
   }
@@ -183,7 +181,7 @@ async function controlAway(world: BenchWorld): Promise<Record<string, Measured>>
   const { kubectl, nodes, image } = world
   world.progress('the ca-server is away')
   const ip = await serverIp(world, 'mesh')
-  const replicas = Number((await kubectl.get('deploy', '-n', SYSTEM, 'culvert-ca')).spec['replicas'])
+  const replicas = (await kubectl.get('deploy', '-n', SYSTEM, 'culvert-ca')).spec.replicas ?? 2
   await kubectl.ok(['-n', SYSTEM, 'scale', 'deploy/culvert-ca', '--replicas=0'])
   await until('no ca-server', 60_000, async () => {
     const pods = await kubectl.list('pods', '-n', SYSTEM, '-l', 'app.kubernetes.io/name=culvert-ca')

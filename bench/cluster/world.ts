@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { CulvertError } from '../../lib/errors.ts'
 import { until } from '../../lab/demo/facts.ts'
 import { observed, SYSTEM } from '../../test/cluster/agents.ts'
-import { ipOf, type Eyes } from '../../test/cluster/eyes.ts'
+import { ipOf, nodeOf, type Eyes } from '../../test/cluster/eyes.ts'
 import type { Kubectl, PodName } from '../../test/cluster/kubectl.ts'
 import type { PodUsage } from './usage.ts'
 
@@ -88,7 +88,7 @@ async function usageOf({ kubectl, eyes }: BenchWorld, selector: string): Promise
       .filter(pod => !pod.metadata.deletionTimestamp)
       .map(async pod => {
         const { uid } = pod.metadata
-        const node = String(pod.spec['nodeName'])
+        const node = nodeOf(pod)
         const ran = await eyes.onNode(node, ['node', 'bench/cluster/usage.ts', uid])
         const usage = (JSON.parse(ran.stdout.toString()) as Record<string, PodUsage>)[uid]
         if (usage && usage.processes.length > 0) return usage

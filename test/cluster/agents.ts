@@ -43,11 +43,7 @@ export function observed(pod: KubeJson): string | undefined {
 
 /** What tells that a pod is still the one it was: its uid, when its containers started, and how often. */
 export function lifeOf(pod: KubeJson): string {
-  const statuses = (pod.status['containerStatuses'] ?? []) as {
-    readonly name: string
-    readonly restartCount: number
-    readonly state?: { readonly running?: { readonly startedAt?: string } }
-  }[]
+  const statuses = pod.status.containerStatuses ?? []
   const containers = statuses.map(
     ({ name, restartCount, state }) => `${name} ${state?.running?.startedAt} ${restartCount}`,
   )
@@ -55,6 +51,5 @@ export function lifeOf(pod: KubeJson): string {
 }
 
 export function isReady(pod: KubeJson): boolean {
-  const conditions = (pod.status['conditions'] ?? []) as { readonly type: string; readonly status: string }[]
-  return conditions.some(({ type, status }) => type === 'Ready' && status === 'True')
+  return (pod.status.conditions ?? []).some(({ type, status }) => type === 'Ready' && status === 'True')
 }

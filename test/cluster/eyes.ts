@@ -116,9 +116,9 @@ export class NodeCapture {
 }
 
 export function nodeOf(pod: KubeJson): string {
-  return String(pod.spec['nodeName'] ?? '')
+  return pod.spec.nodeName ?? ''
 }
 
 export function ipOf(pod: KubeJson): string {
-  return String(pod.status['podIP'] ?? '')
+  return pod.status.podIP ?? ''
 }

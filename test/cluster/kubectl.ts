@@ -20,8 +20,21 @@ export interface KubeJson {
     readonly labels?: Readonly<Record<string, string>>
     readonly deletionTimestamp?: string
   }
-  readonly spec: Readonly<Record<string, unknown>>
-  readonly status: Readonly<Record<string, unknown>>
+  readonly spec: {
+    readonly nodeName?: string
+    readonly replicas?: number
+    readonly template?: { readonly spec: { readonly terminationGracePeriodSeconds?: number } }
+  }
+  readonly status: {
+    readonly podIP?: string
+    readonly phase?: string
+    readonly conditions?: readonly { readonly type: string; readonly status: string }[]
+    readonly containerStatuses?: readonly {
+      readonly name: string
+      readonly restartCount: number
+      readonly state?: { readonly running?: { readonly startedAt?: string } }
+    }[]
+  }
 }
 
 export class Kubectl {

@@ -1,4 +1,5 @@
 import t from 'tap'
+import type { KubeletProof } from '../../../agent/mesh/admission.ts'
 import { Router } from '../../../agent/mesh/router.ts'
 import type { AdmitQuestion } from '../../../agent/worker/messages.ts'
 import { NOT_ENROLLED, type Enrolment } from '../../../lib/enrolment.ts'
@@ -25,9 +26,15 @@ function shop(options = {}): MeshWorld {
     .synced()
 }
 
-function setUp(world: MeshWorld, enrolment: Partial<Enrolment> = {}, unknownHoldMs = 20) {
+function setUp(
+  world: MeshWorld,
+  enrolment: Partial<Enrolment> = {},
+  unknownHoldMs = 20,
+  isKubelet?: KubeletProof,
+) {
   const { log, lines } = quietLog()
-  const router = new Router({ mesh: world.mesh, nodeName: 'node-a', unknownHoldMs, log })
+  const kubelet = isKubelet && { isKubelet }
+  const router = new Router({ mesh: world.mesh, nodeName: 'node-a', unknownHoldMs, log, ...kubelet })
   router.setLocalPod(SERVER, { ...NOT_ENROLLED, mesh: true, ...enrolment })
   const ask = (question: Partial<AdmitQuestion>) =>
     router.admit({
@@ -272,3 +279,42 @@ await t.test('a workload is found by its address when its uid is of another shap
   const { ask } = setUp(world, { strictInbound: true })
   t.match(await ask({ sourceIp: '192.168.0.1', port: 8081 }), { reason: 'kubelet-probe' })
 })
+
+await t.test('under strict, each connection to a probe port is asked whose it is', async t => {
+  const asked: unknown[] = []
+  const { ask } = setUp(shop(), { strictInbound: true }, 20, (source, destination) => {
+    asked.push(source, destination)
+    return source.port === 40_000
+  })
+  const probe = { sourceIp: '192.168.0.1', port: 8081 }
+  t.match(await ask(probe), { kind: 'admit', reason: 'kubelet-probe', isForEach: true })
+  t.strictSame(asked, [], 'nothing is told of no connection')
+  t.strictSame(await ask({ ...probe, sourcePort: 40_000 }), {
+    kind: 'admit',
+    reason: 'kubelet-probe',
+    peer: { node: 'node-a' },
+  })
+  t.match(await ask({ ...probe, sourcePort: 40_001 }), {
+    kind: 'refuse',
+    reason: 'strict',
+    detail: /not its kubelet/,
+  })
+  t.strictSame(asked.slice(0, 2), [
+    { ip: '192.168.0.1', port: 40_000 },
+    { ip: '10.1.0.2', port: 8081 },
+  ])
+})
+
+await t.test(
+  'who cannot be told from the kubelet is let in; where nothing is refused nobody is asked',
+  async t => {
+    const { ask } = setUp(shop(), { strictInbound: true }, 20, () => undefined)
+    t.match(await ask({ sourceIp: '192.168.0.1', port: 8081, sourcePort: 40_000 }), {
+      reason: 'kubelet-probe',
+    })
+    const permissive = setUp(shop(), {}, 20, () => false)
+    const answer = await permissive.ask({ sourceIp: '192.168.0.1', port: 8081 })
+    t.match(answer, { kind: 'admit', reason: 'kubelet-probe' })
+    t.notOk('isForEach' in answer)
+  },
+)

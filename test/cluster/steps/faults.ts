@@ -22,7 +22,7 @@ export const faultSteps: Step[] = [
       await kubectl.apply(firstActPod('first-act', image, nodes.near, url(far, `/${word}`)))
       const said = await until('its answer', 20_000, async () => {
         const pod = await podNamed(kubectl, 'shop/first-act')
-        if (pod.status['phase'] !== 'Succeeded' && pod.status['phase'] !== 'Failed') return undefined
+        if (pod.status.phase !== 'Succeeded' && pod.status.phase !== 'Failed') return undefined
         return await kubectl.logs('shop/first-act')
       })
       const pcap = await capture.stop()
@@ -85,7 +85,7 @@ export const faultSteps: Step[] = [
     'the ca-server is away: what is known goes on; it comes back: a new pod is served',
     async ({ kubectl, nodes, image }) => {
       const far = await serverOn(kubectl, nodes.far)
-      const { replicas } = (await kubectl.get('deploy', '-n', SYSTEM, 'culvert-ca')).spec
+      const { replicas = 2 } = (await kubectl.get('deploy', '-n', SYSTEM, 'culvert-ca')).spec
       const load = await startLoad(kubectl, CLIENT, url(far), RATE)
       await kubectl.ok(['-n', SYSTEM, 'scale', 'deploy/culvert-ca', '--replicas=0'])
       await until('no ca-server', 30_000, async () => {
@@ -97,7 +97,7 @@ export const faultSteps: Step[] = [
       await sleep(2 * A_WHILE_MS)
       const { requests, failures } = await load.stop()
       expect(failures.length === 0, `${failures.length} of ${requests} failed: ${failures[0]?.error}`)
-      await kubectl.ok(['-n', SYSTEM, 'scale', 'deploy/culvert-ca', `--replicas=${Number(replicas)}`])
+      await kubectl.ok(['-n', SYSTEM, 'scale', 'deploy/culvert-ca', `--replicas=${replicas}`])
       await kubectl.ok(['-n', SYSTEM, 'rollout', 'status', 'deploy/culvert-ca', '--timeout=120s'])
       await until('the new pod’s end', 60_000, async () => {
         const { phase } = (await podNamed(kubectl, 'shop/while-away')).status
