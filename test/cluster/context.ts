@@ -3,20 +3,12 @@ import { randomBytes } from 'node:crypto'
 import { CulvertError } from '../../lib/errors.ts'
 import { until } from '../../lab/demo/facts.ts'
 import { expect } from '../../lab/demo/narrator.ts'
-import type { Cluster } from './local.ts'
 import { accessLog, observed } from './agents.ts'
-import { Eyes, ipOf, nodeOf } from './eyes.ts'
+import { ipOf, nodeOf } from './eyes.ts'
 import type { KubeJson, Kubectl, PodName } from './kubectl.ts'
+import type { Prepared } from './prepare.ts'
 
-export interface Context {
-  readonly cluster: Cluster
-  readonly kubectl: Kubectl
-  readonly eyes: Eyes
-  /** `near` has the client, `far` the server that is called across. */
-  readonly nodes: { readonly near: string; readonly far: string }
-  readonly image: string
-  /** Plain manifests of the whole installation, image filled in. */
-  readonly manifests: string
+export interface Context extends Prepared {
   readonly signal: AbortSignal
 }
 

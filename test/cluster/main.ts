@@ -2,15 +2,13 @@
  * Culvert on a real Kubernetes: installed from its manifests, a namespace with running pods annotated, everything broken
  * and replaced under load, and taken out again. Narrated step by step, or one JSON object.
  */
-import { readFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
 import { CulvertError, errorText } from '../../lib/errors.ts'
 import { Narrator } from '../../lab/demo/narrator.ts'
 import { ensureTools, TEST_TOOLS } from '../../cli/setup/tools.ts'
 import type { Context } from './context.ts'
-import { Eyes } from './eyes.ts'
-import { testImages, type TestImages } from './images.ts'
 import { openCluster, type Cluster } from './local.ts'
+import { prepare, startApplications, type Prepared } from './prepare.ts'
 import { enrolmentSteps, type Step } from './steps/enrolment.ts'
 import { faultSteps } from './steps/faults.ts'
 import { leavingSteps } from './steps/leaving.ts'
@@ -108,15 +106,16 @@ async function runSteps(
   narrator: Narrator,
   signal: AbortSignal,
 ): Promise<void> {
-  let images: TestImages | undefined
+  let prepared: Prepared | undefined
   let context: Context | undefined
   const isReady =
     (await narrator.step('images: Culvert’s, and one with the applications', async () => {
-      images = await testImages(cluster, { image: options.image, appImage: options.appImage })
-      return images.told
+      prepared = await prepare(cluster, { image: options.image, appImage: options.appImage })
+      return prepared.told
     })) &&
     (await narrator.step('applications on two nodes', async () => {
-      context = await startWorld(cluster, images!, signal)
+      await startApplications(prepared!)
+      context = { ...prepared!, signal }
       return `${context.nodes.near}, ${context.nodes.far}`
     }))
   if (!isReady || !context) return
@@ -133,38 +132,6 @@ async function runSteps(
     const isInstalled = results.every(({ passed }) => passed) || results.length > 7
     if (!isInstalled) break // what follows would only say so again
     await narrator.step(name, () => work(context!))
-  }
-}
-
-async function startWorld(cluster: Cluster, images: TestImages, signal: AbortSignal): Promise<Context> {
-  const { kubectl } = cluster
-  const nodes = (await kubectl.list('nodes')).map(({ metadata }) => metadata.name)
-  const [near, far] = nodes
-  if (near === undefined || far === undefined)
-    throw new CulvertError('KUBERNETES', `the cluster has ${nodes.length} nodes, not two`)
-  const filled = async (file: string) =>
-    (await readFile(new URL(file, import.meta.url), 'utf8'))
-      .replaceAll('${APP_IMAGE}', images.app)
-      .replaceAll('${NODE_A}', near)
-      .replaceAll('${NODE_B}', far)
-  await kubectl.apply(await filled('world.yaml'))
-  await kubectl.apply(await filled('eyes.yaml'))
-  const rollout = (namespace: string, what: string) =>
-    kubectl.ok(['-n', namespace, 'rollout', 'status', what, '--timeout=120s'])
-  await Promise.all([
-    rollout('shop', 'deploy/server'),
-    rollout('culvert-test', 'ds/eyes'),
-    kubectl.ok(['-n', 'shop', 'wait', '--for=condition=Ready', 'pod/client', '--timeout=120s']),
-    kubectl.ok(['-n', 'legacy', 'wait', '--for=condition=Ready', 'pod/old', '--timeout=120s']),
-  ])
-  return {
-    cluster,
-    kubectl,
-    eyes: await Eyes.open(kubectl),
-    nodes: { near, far },
-    image: images.app,
-    manifests: images.manifests,
-    signal,
   }
 }
 

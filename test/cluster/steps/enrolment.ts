@@ -5,7 +5,7 @@ import type { LoadResult } from '../../../lab/demo/load.ts'
 import type { Client } from '../../../lab/demo/clients.ts'
 import { expect } from '../../../lab/demo/narrator.ts'
 import { checkEncrypted, wireHolds } from '../../../lab/demo/wire.ts'
-import { agentsByNode, lifeOf, isReady, SYSTEM } from '../agents.ts'
+import { agentsByNode, lifeOf, isReady } from '../agents.ts'
 import { holdConnection, startLoad } from '../clients.ts'
 import {
   CLIENT,
@@ -52,11 +52,9 @@ export const enrolmentSteps: Step[] = [
   ],
   [
     'Culvert is installed from its manifests',
-    async ({ kubectl, manifests }) => {
+    async ({ kubectl, install }) => {
       const startedAt = performance.now()
-      await kubectl.apply(manifests)
-      await kubectl.ok(['-n', SYSTEM, 'rollout', 'status', 'deploy/culvert-ca', '--timeout=120s'])
-      await kubectl.ok(['-n', SYSTEM, 'rollout', 'status', 'ds/culvert-agent', '--timeout=120s'])
+      await install()
       const agents = await agentsByNode(kubectl)
       return `ca-server and ${agents.size} agents ready after ${seconds(performance.now() - startedAt)}`
     },
