@@ -24,6 +24,8 @@ import { RateLimit } from './issuance/rate-limit.ts'
 import { certificateService } from './issuance/service.ts'
 import { openAccess } from './kubernetes/access.ts'
 import { ApiClient } from './kubernetes/api-client.ts'
+import { reflectorMetrics } from './kubernetes/metrics.ts'
+import { kubernetesSource } from './kubernetes/source.ts'
 import { Listener } from './listener.ts'
 import { createMetrics, observeSources, type Metrics } from './metrics.ts'
 import { Observed } from './reports/observed.ts'
@@ -118,7 +120,7 @@ async function openParts(
   closers: Closer[],
 ): Promise<Parts> {
   const api = config.kubernetes && new ApiClient(await openAccess(config.kubernetes))
-  closers.push(() => api?.close())
+  closers.unshift(() => api?.close()) // after all who use it
   const authority = await Authority.open({
     trustDomain: config.trustDomain,
     source: config.authority,
@@ -126,7 +128,7 @@ async function openParts(
     log: log.child({ component: 'authority' }),
   })
   const authenticator = await openAuthenticator(config, log.child({ component: 'tokens' }), signal)
-  const source = openSource(config, metrics, log.child({ component: 'world' }))
+  const source = openSource(config, api, metrics, log.child({ component: 'world' }))
   const world = new World()
   const observed = await Observed.open({
     world,
@@ -156,9 +158,14 @@ async function openAuthenticator(
   return authenticator
 }
 
-function openSource(config: CaConfig, metrics: Metrics, log: Logger): WorldSource {
-  if (config.worldFile === undefined) throw new CulvertError('CONFIG', 'WORLD_FILE is needed')
-  return fileSource({ file: config.worldFile, log, failed: () => metrics.worldErrors.inc() })
+function openSource(
+  { worldFile }: CaConfig,
+  client: ApiClient | undefined,
+  metrics: Metrics,
+  log: Logger,
+): WorldSource {
+  if (client) return kubernetesSource({ client, observe: reflectorMetrics(metrics.registry), log })
+  return fileSource({ file: worldFile!, log, failed: () => metrics.worldErrors.inc() })
 }
 
 /** Opens the service port and sets everything in motion that keeps it true. */

@@ -25,7 +25,7 @@ import {
 } from '../../lib/proto/gen/istio/workload_pb.js'
 import { formatSpiffe } from '../../lib/spiffe.ts'
 import { enrolmentOf } from './decode-culvert.ts'
-import { Interner } from './interner.ts'
+import { Interner } from '../../lib/interner.ts'
 import type {
   Locality,
   LocalityScope,

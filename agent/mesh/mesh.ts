@@ -11,7 +11,7 @@ import { decodeNamespace, decodeNode, decodeTrustBundle } from './decode-culvert
 import { decodePolicy } from './decode-policy.ts'
 import { AddressDecoder } from './decode-workload.ts'
 import type { Origin } from './endpoints.ts'
-import { Interner } from './interner.ts'
+import { Interner } from '../../lib/interner.ts'
 import { Nodes } from './nodes.ts'
 import { Policies } from './policies.ts'
 import type { Locality, NamespaceRecord, TrustBundleRecord, Workload } from './records.ts'

@@ -11,6 +11,9 @@ export interface AppName {
 
 const NAME_LABELS = ['service.istio.io/canonical-name', 'app.kubernetes.io/name', 'app']
 const REVISION_LABELS = ['service.istio.io/canonical-revision', 'app.kubernetes.io/version', 'version']
+const HASH_LABEL = 'pod-template-hash'
+/** Every label of a pod that is looked at here. */
+export const APP_LABELS: readonly string[] = [...NAME_LABELS, ...REVISION_LABELS, HASH_LABEL]
 
 /** The name under which all pods of one application are known. */
 export function appNameOf(pod: KubePod): AppName {
@@ -38,7 +41,7 @@ function workloadOf(metadata: ObjectMeta): [string, WorkloadType] {
 
 /** A ReplicaSet of a Deployment is called `<deployment>-<hash>`, and the hash is a label of the pod. */
 function deploymentOf(replicaSet: string, metadata: ObjectMeta): string {
-  const hash = metadata.labels?.['pod-template-hash']
+  const hash = metadata.labels?.[HASH_LABEL]
   if (hash && replicaSet.endsWith(`-${hash}`)) return replicaSet.slice(0, -hash.length - 1)
   return /^(.+)-[bcdfghjklmnpqrstvwxz2456789]{1,10}$/.exec(replicaSet)?.[1] ?? replicaSet
 }

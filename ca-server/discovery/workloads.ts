@@ -45,6 +45,14 @@ export const AGENT_ANNOTATION = 'culvert.dev/agent'
 /** Name of the extension that only Culvert's agents read. */
 export const WORKLOAD_EXTENSION = 'culvert.dev/workload'
 
+const LOCALITY = {
+  region: 'topology.kubernetes.io/region',
+  zone: 'topology.kubernetes.io/zone',
+  subzone: 'topology.istio.io/subzone',
+} as const
+/** Every label of a node that is looked at here. */
+export const LOCALITY_LABELS: readonly string[] = Object.values(LOCALITY)
+
 /** Key of all workloads of a node: an agent that asks by name is given its own pods unasked. */
 export function nodeGroup(node: string): string {
   return `node ${node}` // no resource has a blank in its name
@@ -161,9 +169,9 @@ function contentOf(workload: Workload, ips: readonly string[]): ResourceContent 
 /** Where a node says that it stands, by the well-known labels. */
 function localityOf(world: World, nodeName: string | undefined): { locality?: Locality } {
   const labels = world.node(nodeName ?? '')?.metadata.labels
-  const region = labels?.['topology.kubernetes.io/region'] ?? ''
-  const zone = labels?.['topology.kubernetes.io/zone'] ?? ''
-  const subzone = labels?.['topology.istio.io/subzone'] ?? ''
+  const region = labels?.[LOCALITY.region] ?? ''
+  const zone = labels?.[LOCALITY.zone] ?? ''
+  const subzone = labels?.[LOCALITY.subzone] ?? ''
   if (!region && !zone && !subzone) return {}
   return { locality: create(LocalitySchema, { region, zone, subzone }) }
 }

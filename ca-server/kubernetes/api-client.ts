@@ -35,6 +35,11 @@ export class ApiError extends CulvertError {
   }
 }
 
+/** There was no answer, or it stopped in the middle: the server cannot be reached, or has other troubles. */
+export class NoAnswerError extends CulvertError {
+  override name = 'NoAnswerError'
+}
+
 /** An answer was longer than it may be. */
 export class TooLongError extends CulvertError {
   override name = 'TooLongError'
@@ -62,7 +67,7 @@ export class ApiClient {
     return this.#access.server.host
   }
 
-  /** The JSON that a GET is answered with. Throws `ApiError`, `TooLongError`, or `KUBERNETES` when there is no answer. */
+  /** The JSON that a GET is answered with. Throws `ApiError`, `NoAnswerError`, `TooLongError`; `KUBERNETES` for what is no JSON. */
   async get(path: string, query: Query, limits: ApiLimits, signal: AbortSignal): Promise<unknown> {
     return parseJson(await this.#text('GET', path, query, undefined, limits, signal), path)
   }
@@ -146,7 +151,7 @@ async function exchange(
   const first = await send(url, options, body, silenceMs)
   const result = 'stale' in first ? await send(url, options, body, silenceMs) : first
   if ('response' in result) return result.response
-  throw new CulvertError('KUBERNETES', `the API server at ${url.host} cannot be reached`, {
+  throw new NoAnswerError('KUBERNETES', `the API server at ${url.host} cannot be reached`, {
     cause: 'stale' in result ? result.stale : result.failed,
   })
 }
@@ -182,7 +187,7 @@ async function* chunksOf(
   silenceMs: number,
 ): AsyncGenerator<Uint8Array> {
   const timer = setTimeout(
-    () => response.destroy(new CulvertError('TIMEOUT', `${path}: silent for ${silenceMs} ms`)),
+    () => response.destroy(new NoAnswerError('TIMEOUT', `${path}: silent for ${silenceMs} ms`)),
     silenceMs,
   )
   try {
@@ -192,7 +197,7 @@ async function* chunksOf(
     }
   } catch (err) {
     if (err instanceof CulvertError) throw err
-    throw new CulvertError('KUBERNETES', `${path}: the answer was cut off`, { cause: err })
+    throw new NoAnswerError('KUBERNETES', `${path}: the answer was cut off`, { cause: err })
   } finally {
     clearTimeout(timer)
   }

@@ -3,17 +3,18 @@
  * desired side; what agents observed is in reports/.
  */
 import { mergeEnrolment, parseEnrolment, type Enrolment, type EnrolmentWishes } from '../../lib/enrolment.ts'
-import type { ObjectMeta } from '../../lib/kube/objects.ts'
-import type { KubePod } from '../../lib/kube/objects.ts'
+import type { KubePod, ObjectMeta } from '../../lib/kube/objects.ts'
 import type { World } from './world.ts'
 
-const wishesOf = new WeakMap<ObjectMeta, EnrolmentWishes>()
+/** By annotations, which many pods share: a sweep looks at every entry of a weak map. */
+const wishesOf = new WeakMap<object, EnrolmentWishes>()
 const NO_WISHES: EnrolmentWishes = { problems: [] }
 
-/** The annotations of one object, read once for each version of it. */
-export function wishes(metadata: ObjectMeta): EnrolmentWishes {
-  let found = wishesOf.get(metadata)
-  if (!found) wishesOf.set(metadata, (found = parseEnrolment(metadata.annotations)))
+/** The annotations of one object, read once. */
+export function wishes({ annotations }: ObjectMeta): EnrolmentWishes {
+  if (!annotations) return NO_WISHES
+  let found = wishesOf.get(annotations)
+  if (!found) wishesOf.set(annotations, (found = parseEnrolment(annotations)))
   return found
 }
 

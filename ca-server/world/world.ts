@@ -69,6 +69,23 @@ export class World {
     this.#change(upserted, removed, false)
   }
 
+  /** What is not named of a kind is gone: the end of a listing whose objects have been applied part by part. */
+  keepOnly(kind: KubeKind, keys: ReadonlySet<string>): void {
+    const gone = [...this.#map(kind).keys()].filter(key => !keys.has(key))
+    this.#change(
+      [],
+      gone.map(key => ({ kind, key })),
+      false,
+    )
+  }
+
+  /** Says that every kind has been told once. */
+  completed(): void {
+    const wasSynced = this.#isSynced
+    this.#isSynced = true
+    this.#change([], [], !wasSynced)
+  }
+
   /** Calls the listener after each batch, and once (perhaps with no change) when the world is first whole. */
   onChange(listener: WorldListener): void {
     this.#listeners.add(listener)

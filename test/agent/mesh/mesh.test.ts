@@ -1,6 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import t from 'tap'
-import { Interner } from '../../../agent/mesh/interner.ts'
 import { RequestQueue } from '../../../agent/mesh/request-queue.ts'
 import { localPod, MeshWorld } from '../../helpers/mesh-world.ts'
 
@@ -85,27 +84,6 @@ await t.test('a dump is plain JSON that names everything', async t => {
     namespaces: [{ name: 'shop', wishes: { mesh: true } }],
     nodes: [{ name: 'node-a', podCidrs: ['10.1.0.0/24'] }],
   })
-})
-
-await t.test('interned values are one while they are in use, and forgotten after', async t => {
-  const interner = new Interner<object>(2)
-  const first = interner.get('a', () => ({}))
-  t.equal(
-    interner.get('a', () => ({})),
-    first,
-  )
-  for (const key of ['b', 'a', 'c', 'a', 'd', 'a', 'e']) interner.get(key, () => ({}))
-  t.equal(
-    interner.get('a', () => ({})),
-    first,
-    'kept by being asked for',
-  )
-  for (const key of ['f', 'g', 'h', 'i', 'j']) interner.get(key, () => ({}))
-  t.not(
-    interner.get('a', () => ({})),
-    first,
-  )
-  t.ok(interner.size <= 4)
 })
 
 await t.test(
