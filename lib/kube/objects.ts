@@ -54,6 +54,8 @@ export interface KubeContainer {
     readonly name?: string
     readonly containerPort: number
     readonly protocol?: string
+    readonly hostPort?: number
+    readonly hostIP?: string
   }[]
 }
 
@@ -67,6 +69,8 @@ export interface KubePod {
     readonly terminationGracePeriodSeconds?: number
     readonly containers: readonly KubeContainer[]
     readonly probePorts: readonly ProbePort[]
+    /** The container that carries the pod's traffic for a mesh of its own; `MESH_PROXIES` has their names. */
+    readonly meshProxy?: string
   }
   readonly status: {
     readonly phase: 'Pending' | 'Running' | 'Succeeded' | 'Failed' | 'Unknown'
@@ -89,13 +93,21 @@ export interface KubeService {
       readonly targetPort: number | string
       readonly protocol: string
       readonly appProtocol?: string
+      readonly nodePort?: number
     }[]
     readonly publishNotReadyAddresses: boolean
     readonly sessionAffinity?: string
+    /** Addresses that lead to the service, but for its ports may be anybody's. */
+    readonly externalIPs?: readonly string[]
+    readonly loadBalancerSourceRanges?: readonly string[]
     readonly internalTrafficPolicy?: string
     readonly trafficDistribution?: string
     readonly ipFamilies?: readonly string[]
     readonly externalName?: string
+  }
+  readonly status?: {
+    /** Addresses of load balancers that pass packets on as they are (`ipMode: VIP`). */
+    readonly loadBalancerIPs: readonly string[]
   }
 }
 
@@ -112,6 +124,8 @@ export interface KubeEndpointSlice {
     readonly terminating: boolean
     readonly nodeName?: string
     readonly zone?: string
+    /** The clients that are to prefer it, by zone and by node. */
+    readonly hints?: { readonly forZones: readonly string[]; readonly forNodes: readonly string[] }
     readonly targetRef?: {
       readonly kind: string
       readonly name: string

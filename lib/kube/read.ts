@@ -33,7 +33,11 @@ export const SERVICE_NAME_LABEL = 'kubernetes.io/service-name'
 const LABEL = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/
 const SUBDOMAIN = /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$/
 
+/** Containers that carry their pod's traffic for another mesh: Istio's and Linkerd's. */
+export const MESH_PROXIES: readonly string[] = ['istio-proxy', 'linkerd-proxy']
+
 const PROBES = ['readinessProbe', 'livenessProbe', 'startupProbe']
+const HOOKS = ['postStart', 'preStop']
 const PHASES = ['Pending', 'Running', 'Succeeded', 'Failed', 'Unknown'] as const
 
 export function isKubeKind(text: string): text is KubeKind {
@@ -116,6 +120,7 @@ function readPod(fields: Fields): KubePod {
   const spec = fields.child('spec')
   const status = fields.child('status')
   const containers = spec.items('containers')
+  const all = [...containers, ...spec.items('initContainers')]
   if (containers.length === 0) spec.problem('containers', 'is required')
   const nodeName = spec.text('nodeName')
   if (nodeName !== undefined && !SUBDOMAIN.test(nodeName))
@@ -129,7 +134,8 @@ function readPod(fields: Fields): KubePod {
       hostNetwork: spec.boolean('hostNetwork') ?? false,
       terminationGracePeriodSeconds: spec.integer('terminationGracePeriodSeconds', 0, 1e9),
       containers: containers.map(readContainer),
-      probePorts: readProbePorts([...containers, ...spec.items('initContainers')]),
+      probePorts: readProbePorts(all),
+      meshProxy: all.map(container => container.text('name') ?? '').find(name => MESH_PROXIES.includes(name)),
     }),
     status: strip<KubePod['status']>({
       phase: status.choice('phase', PHASES) ?? 'Pending',
@@ -169,6 +175,8 @@ function readContainer(fields: Fields): KubeContainer {
             name: port.text('name'),
             containerPort: port.requiredPort('containerPort'),
             protocol: port.text('protocol'),
+            hostPort: port.integer('hostPort', 0, 65535) || undefined,
+            hostIP: port.text('hostIP') ? port.ip('hostIP') : undefined,
           }),
         )
       : undefined,
@@ -177,19 +185,20 @@ function readContainer(fields: Fields): KubeContainer {
 
 /**
  * The ports that the kubelet knocks on, in the order of the containers, each once. Probes of init containers
- * count too (sidecars have them); `exec` probes do not touch the network, and a probe with a `host` of its
- * own goes elsewhere.
+ * count too (sidecars have them), and so do the HTTP hooks of a container's life, which the kubelet calls the same
+ * way; `exec` probes do not touch the network, and a probe with a `host` of its own goes elsewhere.
  */
 function readProbePorts(containers: readonly Fields[]): ProbePort[] {
   const found = new Map<string, ProbePort>()
   for (const container of containers) {
-    for (const probe of PROBES.map(name => container.child(name))) {
+    const hooks = HOOKS.map(name => container.child('lifecycle').child(name))
+    for (const probe of [...PROBES.map(name => container.child(name)), ...hooks]) {
       for (const [action, kind] of [
         ['httpGet', 'http'],
         ['tcpSocket', 'tcp'],
         ['grpc', 'grpc'],
       ] as const) {
-        if (!probe.has(action) || probe.child(action).has('host')) continue
+        if (!probe.has(action) || probe.child(action).text('host')) continue
         const port = readProbePort(container, probe.child(action))
         if (port > 0) found.set(`${kind} ${port}`, { port, kind })
       }
@@ -224,12 +233,29 @@ function readService(fields: Fields): KubeService {
       ports: spec.items('ports').map(readServicePort),
       publishNotReadyAddresses: spec.boolean('publishNotReadyAddresses') ?? false,
       sessionAffinity: spec.text('sessionAffinity'),
+      externalIPs: spec.has('externalIPs') ? readIps(spec, 'externalIPs') : undefined,
+      loadBalancerSourceRanges: spec.has('loadBalancerSourceRanges')
+        ? spec.textList('loadBalancerSourceRanges')
+        : undefined,
       internalTrafficPolicy: spec.text('internalTrafficPolicy'),
       trafficDistribution: spec.text('trafficDistribution'),
       ipFamilies: spec.has('ipFamilies') ? spec.textList('ipFamilies') : undefined,
       externalName: spec.text('externalName'),
     }),
+    ...readServiceStatus(fields.child('status')),
   }
+}
+
+/** A load balancer that ends connections (`ipMode: Proxy`) must not be gone around; one may have a name only. */
+function readServiceStatus(status: Fields): Pick<KubeService, 'status'> {
+  if (!status.has('loadBalancer')) return {}
+  const ingress = status.child('loadBalancer').items('ingress')
+  const passing = ingress.filter(entry => entry.text('ip') && entry.text('ipMode') !== 'Proxy')
+  return { status: { loadBalancerIPs: passing.map(entry => entry.ip('ip')) } }
+}
+
+function readIps(fields: Fields, key: string): string[] {
+  return fields.textList(key).map(ip => fields.canonical(key, ip) ?? '')
 }
 
 function readServicePort(fields: Fields): KubeService['spec']['ports'][number] {
@@ -246,6 +272,7 @@ function readServicePort(fields: Fields): KubeService['spec']['ports'][number] {
           : fields.requiredPort('targetPort'),
     protocol: fields.text('protocol') ?? 'TCP',
     appProtocol: fields.text('appProtocol'),
+    nodePort: fields.integer('nodePort', 0, 65535) || undefined,
   })
 }
 
@@ -281,16 +308,15 @@ function readEndpoint(
   const conditions = fields.child('conditions')
   const ready = conditions.boolean('ready') ?? true
   const target = fields.child('targetRef')
-  const addresses = fields.textList('addresses')
   return strip<KubeEndpointSlice['endpoints'][number]>({
-    addresses:
-      addressType === 'FQDN' ? addresses : addresses.map(ip => fields.canonical('addresses', ip) ?? ''),
+    addresses: addressType === 'FQDN' ? fields.textList('addresses') : readIps(fields, 'addresses'),
     // discovery.k8s.io/v1: an unset `ready` means ready, an unset `serving` the same as `ready`.
     ready,
     serving: conditions.boolean('serving') ?? ready,
     terminating: conditions.boolean('terminating') ?? false,
     nodeName: fields.text('nodeName'),
     zone: fields.text('zone'),
+    hints: fields.has('hints') ? readHints(fields.child('hints')) : undefined,
     targetRef: fields.has('targetRef')
       ? strip<NonNullable<KubeEndpointSlice['endpoints'][number]['targetRef']>>({
           kind: target.requiredText('kind'),
@@ -300,4 +326,9 @@ function readEndpoint(
         })
       : undefined,
   })
+}
+
+function readHints(fields: Fields): NonNullable<KubeEndpointSlice['endpoints'][number]['hints']> {
+  const names = (key: string) => fields.items(key).map(item => item.requiredText('name'))
+  return { forZones: names('forZones'), forNodes: names('forNodes') }
 }

@@ -21,7 +21,7 @@ export function writeObject(object: KubeObject): Plain {
     case 'Pod':
       return { ...head, spec: podSpec(object), status: podStatus(object) }
     case 'Service':
-      return { ...head, spec: serviceSpec(object) }
+      return { ...head, spec: serviceSpec(object), ...serviceStatus(object) }
     case 'EndpointSlice':
       return { ...head, ...endpointSliceBody(object) }
     default:
@@ -30,11 +30,14 @@ export function writeObject(object: KubeObject): Plain {
 }
 
 function podSpec(pod: KubePod): Plain {
-  const { probePorts, containers, ...spec } = pod.spec
+  const { probePorts, containers, meshProxy, ...spec } = pod.spec
   const probes = [...probePorts]
   const withProbes = containers.map(container => ({ ...container, ...takeProbes(probes) }))
   // More ports than the containers have probes for came from sidecars, whose names are not kept.
-  const sidecars: Plain[] = []
+  const sidecars: Plain[] =
+    meshProxy === undefined || containers.some(({ name }) => name === meshProxy)
+      ? []
+      : [{ name: meshProxy, restartPolicy: 'Always', ...takeProbes(probes) }]
   while (probes.length > 0)
     sidecars.push({ name: `sidecar-${sidecars.length}`, restartPolicy: 'Always', ...takeProbes(probes) })
   return {
@@ -72,12 +75,23 @@ function serviceSpec({ spec }: KubeService): Plain {
   return clusterIPs.length > 0 ? { ...rest, clusterIP: clusterIPs[0], clusterIPs } : rest
 }
 
+function serviceStatus({ status }: KubeService): Plain {
+  if (!status) return {}
+  return { status: { loadBalancer: { ingress: status.loadBalancerIPs.map(ip => ({ ip, ipMode: 'VIP' })) } } }
+}
+
 function endpointSliceBody(slice: KubeEndpointSlice): Plain {
   return {
     addressType: slice.addressType,
-    endpoints: slice.endpoints.map(({ ready, serving, terminating, ...endpoint }) => ({
+    endpoints: slice.endpoints.map(({ ready, serving, terminating, hints, ...endpoint }) => ({
       ...endpoint,
       conditions: { ready, serving, terminating },
+      ...(hints && {
+        hints: {
+          forZones: hints.forZones.map(name => ({ name })),
+          forNodes: hints.forNodes.map(name => ({ name })),
+        },
+      }),
     })),
     ports: slice.ports,
   }

@@ -56,7 +56,10 @@ const container = some(
     command: fc.array(text, { maxLength: 3 }),
     args: fc.array(text, { maxLength: 3 }),
     env: fc.array(some({ name, value: text }, ['name']), { maxLength: 2 }),
-    ports: fc.array(some({ name, containerPort: port, protocol: name }, ['containerPort']), { maxLength: 2 }),
+    ports: fc.array(
+      some({ name, containerPort: port, protocol: name, hostPort: port, hostIP: ip }, ['containerPort']),
+      { maxLength: 2 },
+    ),
   },
   ['name'],
 )
@@ -73,6 +76,7 @@ const pod = fc.record(
         terminationGracePeriodSeconds: seconds,
         containers: fc.array(container, { minLength: 1, maxLength: 3 }),
         probePorts,
+        meshProxy: fc.constantFrom('istio-proxy', 'linkerd-proxy'),
       },
       ['serviceAccountName', 'hostNetwork', 'containers', 'probePorts'],
     ),
@@ -89,7 +93,7 @@ const pod = fc.record(
   { noNullPrototype: true },
 )
 
-const service = fc.record(
+const service = some(
   {
     kind: fc.constant('Service'),
     metadata: meta(true),
@@ -99,15 +103,23 @@ const service = fc.record(
         clusterIPs: fc.array(fc.oneof(ip, fc.constant('None')), { maxLength: 2 }),
         selector: textMap,
         ports: fc.array(
-          some({ name, port, targetPort: fc.oneof(port, name), protocol: name, appProtocol: text }, [
-            'port',
-            'targetPort',
-            'protocol',
-          ]),
+          some(
+            {
+              name,
+              port,
+              targetPort: fc.oneof(port, name),
+              protocol: name,
+              appProtocol: text,
+              nodePort: port,
+            },
+            ['port', 'targetPort', 'protocol'],
+          ),
           { maxLength: 3 },
         ),
         publishNotReadyAddresses: fc.boolean(),
         sessionAffinity: text,
+        externalIPs: fc.array(ip, { maxLength: 2 }),
+        loadBalancerSourceRanges: fc.array(text, { maxLength: 2 }),
         internalTrafficPolicy: text,
         trafficDistribution: text,
         ipFamilies: fc.array(text, { maxLength: 2 }),
@@ -115,8 +127,9 @@ const service = fc.record(
       },
       ['type', 'clusterIPs', 'ports', 'publishNotReadyAddresses'],
     ),
+    status: fc.record({ loadBalancerIPs: fc.array(ip, { maxLength: 2 }) }, { noNullPrototype: true }),
   },
-  { noNullPrototype: true },
+  ['kind', 'metadata', 'spec'],
 )
 
 const endpoint = some(
@@ -127,6 +140,10 @@ const endpoint = some(
     terminating: fc.boolean(),
     nodeName: name,
     zone: text,
+    hints: fc.record(
+      { forZones: fc.array(name, { maxLength: 2 }), forNodes: fc.array(name, { maxLength: 2 }) },
+      { noNullPrototype: true },
+    ),
     targetRef: some({ kind: name, name, namespace: name, uid: text }, ['kind', 'name']),
   },
   ['addresses', 'ready', 'serving', 'terminating'],
