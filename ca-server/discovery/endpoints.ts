@@ -23,30 +23,64 @@ export function serviceOf(world: World, slice: KubeEndpointSlice): KubeService |
   return world.service(`${slice.metadata.namespace ?? ''}/${slice.serviceName}`)
 }
 
-/** What the slices that name a pod say about it. */
+/** A pod's part in one service, as its slices tell it. */
+export interface ServicePart {
+  /** Traffic should go there. A service that publishes what is not ready calls all of its endpoints ready. */
+  readonly isReady: boolean
+  /** It answers, be it on its way out or not. */
+  readonly isServing: boolean
+  readonly publishesNotReady: boolean
+  /** Zones and nodes whose clients are to prefer it, each once, in order. */
+  readonly zones: readonly string[]
+  readonly nodes: readonly string[]
+}
+
+/** What the slices that name a pod, or its address, say about it. */
 export interface PodEndpoints {
   /** Ports by the name of the service's resource, in the order of names so that equal pods encode equally. */
   readonly services: Record<string, PortList>
-  /** Whether traffic should go there; undefined when no slice that honours readiness names the pod. */
-  readonly isReady: boolean | undefined
+  /** By the name of the service's resource, in the same order. */
+  readonly parts: ReadonlyMap<string, ServicePart>
 }
 
 /** Collects what all slices say about one pod. */
 export function endpointsOf(world: World, pod: KubePod, clusterDomain: string): PodEndpoints {
-  const key = objectKey(pod.metadata)
   const ports = new Map<string, PortList>()
-  let isReady: boolean | undefined
-  for (const slice of world.slicesOfPod(key)) {
+  const parts = new Map<string, ServicePart>()
+  for (const slice of slicesNaming(world, pod)) {
     const service = serviceOf(world, slice)
     if (!service) continue
     for (const endpoint of slice.endpoints) {
       if (!refersTo(endpoint, slice, pod)) continue
-      addPorts(ports, service, slice, clusterDomain)
-      // Such a service calls all of its endpoints ready, whatever they are.
-      if (!service.spec.publishNotReadyAddresses) isReady = (isReady ?? true) && endpoint.ready
+      const key = addPorts(ports, service, slice, clusterDomain)
+      parts.set(key, joined(parts.get(key), endpoint, service))
     }
   }
-  return { services: inOrder(ports), isReady }
+  return { services: inOrder(ports), parts: new Map([...parts].sort(byName)) }
+}
+
+/** Slices of both families tell of the same endpoint, one perhaps later than the other: the more cautious holds. */
+function joined(before: ServicePart | undefined, endpoint: SliceEndpoint, service: KubeService): ServicePart {
+  const { forZones = [], forNodes = [] } = endpoint.hints ?? {}
+  return {
+    isReady: (before?.isReady ?? true) && endpoint.ready,
+    isServing: (before?.isServing ?? true) && endpoint.serving,
+    publishesNotReady: service.spec.publishNotReadyAddresses,
+    zones: [...new Set([...(before?.zones ?? []), ...forZones])].sort(),
+    nodes: [...new Set([...(before?.nodes ?? []), ...forNodes])].sort(),
+  }
+}
+
+function* slicesNaming(world: World, pod: KubePod): Generator<KubeEndpointSlice> {
+  const found = new Set(world.slicesOfPod(objectKey(pod.metadata)))
+  yield* found
+  if (pod.spec.hostNetwork) return
+  for (const ip of pod.status.podIPs)
+    for (const slice of world.slicesAt(ip)) {
+      if (found.has(slice)) continue
+      found.add(slice)
+      yield slice
+    }
 }
 
 /** The ports of one slice, for endpoints that are no pods. */
@@ -60,10 +94,11 @@ export function portsOfSlice(
   return inOrder(ports)
 }
 
+/** An endpoint that somebody wrote by hand, as an address, is the pod that has the address. */
 function refersTo(endpoint: SliceEndpoint, slice: KubeEndpointSlice, pod: KubePod): boolean {
   const ref = endpoint.targetRef
+  if (ref?.kind !== 'Pod') return endpoint.addresses.some(ip => pod.status.podIPs.includes(ip))
   return (
-    ref?.kind === 'Pod' &&
     ref.name === pod.metadata.name &&
     (ref.namespace ?? slice.metadata.namespace) === pod.metadata.namespace &&
     (ref.uid === undefined || ref.uid === '' || ref.uid === pod.metadata.uid)
@@ -75,7 +110,7 @@ function addPorts(
   service: KubeService,
   slice: KubeEndpointSlice,
   clusterDomain: string,
-): void {
+): string {
   const { name, namespace = '' } = service.metadata
   const key = serviceName({ name, namespace }, clusterDomain)
   const list = into.get(key) ?? create(PortListSchema)
@@ -89,10 +124,15 @@ function addPorts(
       list.ports.push(create(PortSchema, { servicePort: port.port, targetPort: target.port }))
     }
   }
+  return key
 }
 
 function inOrder(ports: ReadonlyMap<string, PortList>): Record<string, PortList> {
-  const sorted = [...ports].sort(([a], [b]) => (a < b ? -1 : 1))
+  const sorted = [...ports].sort(byName)
   for (const [, list] of sorted) list.ports.sort((a, b) => a.servicePort - b.servicePort)
   return Object.fromEntries(sorted)
+}
+
+function byName([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number {
+  return a < b ? -1 : 1
 }

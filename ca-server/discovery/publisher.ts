@@ -5,7 +5,7 @@
  */
 import { create, toBinary } from '@bufbuild/protobuf'
 import { errorText } from '../../lib/errors.ts'
-import type { KubeEndpointSlice, KubeObject } from '../../lib/kube/objects.ts'
+import type { KubeEndpointSlice, KubeObject, KubePod } from '../../lib/kube/objects.ts'
 import type { Logger } from '../../lib/log.ts'
 import { NamespaceSchema, NodeSchema, TrustBundleSchema } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
 import type { Observed } from '../reports/observed.ts'
@@ -154,7 +154,10 @@ export class Publisher {
   /** Marks the resources that a change of an object can touch. */
   #mark({ kind, key, before, after }: WorldChange): void {
     const { world } = this.#options
-    if (kind === 'Pod') this.#dirty.pods.add(key)
+    if (kind === 'Pod') {
+      this.#dirty.pods.add(key)
+      for (const pod of [before, after]) if (pod) this.#markAddressed(pod as KubePod)
+    }
     if (kind === 'Namespace') {
       this.#dirty.namespaces.add(key)
       for (const pod of world.podsInNamespace(key)) this.#dirty.pods.add(objectKey(pod.metadata))
@@ -175,9 +178,18 @@ export class Publisher {
 
   #markSlice(slice: KubeEndpointSlice): void {
     this.#dirty.slices.add(objectKey(slice.metadata))
-    for (const { targetRef } of slice.endpoints)
+    for (const { targetRef, addresses } of slice.endpoints)
       if (targetRef?.kind === 'Pod')
         this.#dirty.pods.add(`${targetRef.namespace ?? slice.metadata.namespace ?? ''}/${targetRef.name}`)
+      else
+        for (const ip of addresses)
+          for (const pod of this.#options.world.podsByIp(ip)) this.#dirty.pods.add(objectKey(pod.metadata))
+  }
+
+  /** Endpoints that are addresses only are the pod while it has the address. */
+  #markAddressed({ status }: KubePod): void {
+    for (const ip of status.podIPs)
+      for (const slice of this.#options.world.slicesAt(ip)) this.#dirty.slices.add(objectKey(slice.metadata))
   }
 
   #publishPod(key: string): void {

@@ -1,10 +1,13 @@
 /** Services as the data plane knows them: virtual addresses, TCP ports, and how to spread over the endpoints. */
 import { create, toBinary } from '@bufbuild/protobuf'
+import { anyPack } from '@bufbuild/protobuf/wkt'
 import { bytesFromIp, canonicalIp } from '../../lib/address.ts'
 import type { KubeService } from '../../lib/kube/objects.ts'
+import { ServiceInfoSchema } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
 import {
   AddressSchema,
   AppProtocol,
+  ExtensionSchema,
   IPFamilies,
   LoadBalancingSchema,
   LoadBalancing_HealthPolicy as HealthPolicy,
@@ -13,11 +16,15 @@ import {
   NetworkAddressSchema,
   PortSchema,
   ServiceSchema,
+  type Extension,
   type LoadBalancing,
   type Port,
 } from '../../lib/proto/gen/istio/workload_pb.js'
 import { hostname } from './endpoints.ts'
 import type { ResourceContent } from './resource-set.ts'
+
+/** Name of the extension that only Culvert's agents read. */
+export const SERVICE_EXTENSION = 'culvert.dev/service'
 
 /** A service's resource; undefined for names that only point elsewhere (ExternalName). */
 export function serviceResource(service: KubeService, clusterDomain: string): ResourceContent | undefined {
@@ -34,11 +41,36 @@ export function serviceResource(service: KubeService, clusterDomain: string): Re
     ...loadBalancingOf(service),
     ipFamilies: familiesOf(spec.ipFamilies ?? []),
     canonical: true,
+    extensions: extensionsOf(service),
   })
   return {
     bytes: toBinary(AddressSchema, create(AddressSchema, { type: { case: 'service', value: message } })),
-    aliases: ips.map(ip => `/${ip}`),
+    aliases: [...ips, ...externalIps(service)].map(ip => `/${ip}`),
   }
+}
+
+/** What only Culvert's agents read; nothing for most services. */
+function extensionsOf(service: KubeService): Extension[] {
+  const { sessionAffinity, ports } = service.spec
+  const external = externalIps(service)
+  const nodePorts = ports.filter(({ protocol, nodePort }) => protocol === 'TCP' && nodePort !== undefined)
+  if (sessionAffinity !== 'ClientIP' && external.length === 0 && nodePorts.length === 0) return []
+  const info = create(ServiceInfoSchema, {
+    clientAffinity: sessionAffinity === 'ClientIP',
+    externalAddresses: external.map(ip => bytesFromIp(ip)),
+    nodePorts: Object.fromEntries(nodePorts.map(({ nodePort, port }) => [nodePort!, port])),
+  })
+  return [create(ExtensionSchema, { name: SERVICE_EXTENSION, config: anyPack(ServiceInfoSchema, info) })]
+}
+
+/**
+ * Addresses from outside that kube-proxy, too, takes for the service on every node. A load balancer that lets only some
+ * in is not gone around: kube-proxy does that sifting.
+ */
+function externalIps({ spec, status }: KubeService): string[] {
+  const isOpen = (spec.loadBalancerSourceRanges ?? []).length === 0
+  const balancers = isOpen ? (status?.loadBalancerIPs ?? []) : []
+  return [...new Set([...(spec.externalIPs ?? []), ...balancers].map(ip => canonicalIp(ip)))].sort()
 }
 
 function portOf(port: KubeService['spec']['ports'][number]): Port {

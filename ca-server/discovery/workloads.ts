@@ -27,7 +27,7 @@ import type { Observation } from '../reports/store.ts'
 import { enrolmentOf, isFinished } from '../world/enrolment.ts'
 import { objectKey, type World } from '../world/world.ts'
 import { appNameOf } from './app-labels.ts'
-import { endpointsOf, portsOfSlice, serviceOf } from './endpoints.ts'
+import { endpointsOf, portsOfSlice, serviceOf, type ServicePart } from './endpoints.ts'
 import { workloadInfo } from './mesh-messages.ts'
 import type { ResourceContent } from './resource-set.ts'
 
@@ -75,9 +75,9 @@ export function podWorkload(
   const { namespace = '', name } = metadata
   const ips = status.podIPs.map(ip => canonicalIp(ip))
   const enrolment = enrolmentOf(world, pod)
-  const { services, isReady } = endpointsOf(world, pod, settings.clusterDomain)
-  const isHealthy = (isReady ?? status.ready) && metadata.deletionTimestamp === undefined
-  const info = workloadInfo(pod, enrolment, observation?.state)
+  const { services, parts } = endpointsOf(world, pod, settings.clusterDomain)
+  const { isReady, isServing } = readinessOf(pod, parts)
+  const info = workloadInfo(pod, enrolment, observation?.state, { isReady, isServing, parts })
   const workload = create(WorkloadSchema, {
     uid: podResourceName(objectKey(metadata), settings),
     name,
@@ -91,7 +91,7 @@ export function podWorkload(
     node: spec.nodeName ?? '',
     ...appNameOf(pod),
     services,
-    status: isHealthy ? WorkloadStatus.HEALTHY : WorkloadStatus.UNHEALTHY,
+    status: isReady ? WorkloadStatus.HEALTHY : WorkloadStatus.UNHEALTHY,
     clusterId: settings.clusterId,
     networkMode: spec.hostNetwork ? NetworkMode.HOST_NETWORK : NetworkMode.STANDARD,
     extensions: [
@@ -101,6 +101,26 @@ export function podWorkload(
   })
   return contentOf(workload, spec.hostNetwork ? [] : ips)
 }
+
+/**
+ * Whether a pod is ready, and whether it answers, for services that say nothing else: what the slices of its own
+ * namespace say, those left out that call everything ready, or, without any, the pod itself.
+ */
+function readinessOf(
+  { metadata, status }: KubePod,
+  parts: ReadonlyMap<string, ServicePart>,
+): { isReady: boolean; isServing: boolean } {
+  const own = [...parts]
+    .filter(([key, part]) => !part.publishesNotReady && key.startsWith(`${metadata.namespace}/`))
+    .map(([, part]) => part)
+  if (own.length === 0) own.push({ ...NO_PART, isReady: status.ready, isServing: status.ready })
+  return {
+    isReady: metadata.deletionTimestamp === undefined && own.every(part => part.isReady),
+    isServing: own.every(part => part.isServing),
+  }
+}
+
+const NO_PART = { publishesNotReady: false, zones: [], nodes: [] } as const
 
 function takesTunnels(
   world: World,
@@ -134,6 +154,7 @@ export function externalWorkloads(
     if (endpoint.targetRef?.kind === 'Pod') continue
     for (const address of endpoint.addresses) {
       const ip = canonicalIp(address)
+      if (isPodAt(world, ip)) continue // that one says so itself
       const uid = `${settings.clusterId}/discovery.k8s.io/EndpointSlice/${namespace}/${name}/${ip}`
       const workload = create(WorkloadSchema, {
         uid,
@@ -155,6 +176,12 @@ export function externalWorkloads(
     }
   }
   return found
+}
+
+/** Reports whether the address is a pod's own. */
+function isPodAt(world: World, ip: string): boolean {
+  for (const pod of world.podsByIp(ip)) if (!pod.spec.hostNetwork && !isFinished(pod)) return true
+  return false
 }
 
 function contentOf(workload: Workload, ips: readonly string[]): ResourceContent {

@@ -3,7 +3,8 @@
  * desired side; what agents observed is in reports/.
  */
 import { mergeEnrolment, parseEnrolment, type Enrolment, type EnrolmentWishes } from '../../lib/enrolment.ts'
-import type { KubePod, ObjectMeta } from '../../lib/kube/objects.ts'
+import type { KubeNamespace, KubePod, ObjectMeta } from '../../lib/kube/objects.ts'
+import { otherMeshOf } from '../../lib/kube/other-mesh.ts'
 import type { World } from './world.ts'
 
 /** By annotations, which many pods share: a sweep looks at every entry of a weak map. */
@@ -19,13 +20,24 @@ export function wishes({ annotations }: ObjectMeta): EnrolmentWishes {
 }
 
 /**
- * What holds for a pod: its own annotations over its namespace's. A host-network pod is never in the mesh,
- * whatever they say: its addresses are its node's.
+ * What holds for a pod: its own annotations over its namespace's. Never in the mesh, whatever they say, are a
+ * host-network pod, whose addresses are its node's, and one that is another mesh's.
  */
 export function enrolmentOf(world: World, pod: KubePod): Enrolment {
-  const namespace = world.namespace(pod.metadata.namespace ?? '')
-  const merged = mergeEnrolment(namespace ? wishes(namespace.metadata) : NO_WISHES, wishes(pod.metadata))
-  return pod.spec.hostNetwork ? { ...merged, mesh: false } : merged
+  const { metadata, spec } = pod
+  const namespace = world.namespace(metadata.namespace ?? '')?.metadata
+  const merged = mergeEnrolment(namespace ? wishes(namespace) : NO_WISHES, wishes(metadata))
+  if (!merged.mesh) return merged
+  if (spec.hostNetwork) return { ...merged, mesh: false }
+  const other = otherMeshOf({ ...metadata, ...spec }, namespace)
+  return other === undefined ? merged : { ...merged, mesh: false, problems: [...merged.problems, other] }
+}
+
+/** What agents are to make of a new pod of the namespace that they have not been told of yet. */
+export function namespaceWishes({ metadata }: KubeNamespace): EnrolmentWishes {
+  const own = wishes(metadata)
+  const other = own.mesh === true ? otherMeshOf({}, metadata) : undefined
+  return other === undefined ? own : { ...own, mesh: false }
 }
 
 /** Reports whether the pod's containers have all ended for good: its addresses may belong to another by now. */

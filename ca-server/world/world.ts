@@ -39,6 +39,7 @@ export class World {
   readonly #podsByIp = new MultiMap<string, KubePod>()
   readonly #slicesByService = new MultiMap<string, KubeEndpointSlice>()
   readonly #slicesByPod = new MultiMap<string, KubeEndpointSlice>()
+  readonly #slicesByIp = new MultiMap<string, KubeEndpointSlice>()
   readonly #listeners = new Set<WorldListener>()
   #isSynced = false
 
@@ -138,6 +139,11 @@ export class World {
     return this.#slicesByPod.get(key)
   }
 
+  /** Slices with an endpoint at the address that does not say which pod it is. */
+  slicesAt(ip: string): Iterable<KubeEndpointSlice> {
+    return this.#slicesByIp.get(ip)
+  }
+
   /** How many objects of each kind are held. */
   counts(): ReadonlyMap<KubeKind, number> {
     return new Map([...this.#objects].map(([kind, map]) => [kind, map.size]))
@@ -212,8 +218,10 @@ export class World {
   #indexSlice(slice: KubeEndpointSlice, add: boolean): void {
     const namespace = slice.metadata.namespace ?? ''
     this.#slicesByService.put(`${namespace}/${slice.serviceName}`, slice, add)
-    for (const { targetRef } of slice.endpoints)
+    for (const { targetRef, addresses } of slice.endpoints) {
       if (targetRef?.kind === 'Pod')
         this.#slicesByPod.put(`${targetRef.namespace ?? namespace}/${targetRef.name}`, slice, add)
+      else for (const ip of addresses) this.#slicesByIp.put(ip, slice, add)
+    }
   }
 }

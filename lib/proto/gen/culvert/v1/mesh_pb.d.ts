@@ -189,6 +189,27 @@ export declare type WorkloadInfo = Message<"culvert.v1.WorkloadInfo"> & {
    * @generated from field: bool terminating = 5;
    */
   terminating: boolean;
+
+  /**
+   * The pod answers. One that is being deleted may: it is for services that have nothing better left.
+   *
+   * @generated from field: bool serving = 6;
+   */
+  serving: boolean;
+
+  /**
+   * Where EndpointSlices say more of the pod than Workload.services and Workload.status do.
+   *
+   * @generated from field: repeated culvert.v1.EndpointInfo endpoints = 7;
+   */
+  endpoints: EndpointInfo[];
+
+  /**
+   * Ports of the pod's node that lead to the pod.
+   *
+   * @generated from field: repeated culvert.v1.HostPort host_ports = 8;
+   */
+  hostPorts: HostPort[];
 };
 
 /**
@@ -196,6 +217,140 @@ export declare type WorkloadInfo = Message<"culvert.v1.WorkloadInfo"> & {
  * Use `create(WorkloadInfoSchema)` to create a new message.
  */
 export declare const WorkloadInfoSchema: GenMessage<WorkloadInfo>;
+
+/**
+ * A pod's part in one service.
+ *
+ * @generated from message culvert.v1.EndpointInfo
+ */
+export declare type EndpointInfo = Message<"culvert.v1.EndpointInfo"> & {
+  /**
+   * `<namespace>/<hostname>`
+   *
+   * @generated from field: string service = 1;
+   */
+  service: string;
+
+  /**
+   * Unspecified: as the workload is.
+   *
+   * @generated from field: culvert.v1.Readiness readiness = 2;
+   */
+  readiness: Readiness;
+
+  /**
+   * Zones and nodes whose clients are to prefer it.
+   *
+   * @generated from field: repeated string zones = 3;
+   */
+  zones: string[];
+
+  /**
+   * @generated from field: repeated string nodes = 4;
+   */
+  nodes: string[];
+};
+
+/**
+ * Describes the message culvert.v1.EndpointInfo.
+ * Use `create(EndpointInfoSchema)` to create a new message.
+ */
+export declare const EndpointInfoSchema: GenMessage<EndpointInfo>;
+
+/**
+ * @generated from message culvert.v1.HostPort
+ */
+export declare type HostPort = Message<"culvert.v1.HostPort"> & {
+  /**
+   * @generated from field: uint32 host_port = 1;
+   */
+  hostPort: number;
+
+  /**
+   * @generated from field: uint32 container_port = 2;
+   */
+  containerPort: number;
+
+  /**
+   * Raw bytes, 4 or 16; empty for every address of the node.
+   *
+   * @generated from field: bytes host_ip = 3;
+   */
+  hostIp: Uint8Array;
+};
+
+/**
+ * Describes the message culvert.v1.HostPort.
+ * Use `create(HostPortSchema)` to create a new message.
+ */
+export declare const HostPortSchema: GenMessage<HostPort>;
+
+/**
+ * Rides in istio.workload.Service.extensions under the name "culvert.dev/service".
+ *
+ * @generated from message culvert.v1.ServiceInfo
+ */
+export declare type ServiceInfo = Message<"culvert.v1.ServiceInfo"> & {
+  /**
+   * All connections of a client go to the same endpoint, as long as it is there.
+   *
+   * @generated from field: bool client_affinity = 1;
+   */
+  clientAffinity: boolean;
+
+  /**
+   * Raw bytes: load balancers' and external addresses. They lead to the service by its ports only; for other
+   * ports they are somebody else's.
+   *
+   * @generated from field: repeated bytes external_addresses = 2;
+   */
+  externalAddresses: Uint8Array[];
+
+  /**
+   * Service port by the port that it has on every node.
+   *
+   * @generated from field: map<uint32, uint32> node_ports = 3;
+   */
+  nodePorts: { [key: number]: number };
+};
+
+/**
+ * Describes the message culvert.v1.ServiceInfo.
+ * Use `create(ServiceInfoSchema)` to create a new message.
+ */
+export declare const ServiceInfoSchema: GenMessage<ServiceInfo>;
+
+/**
+ * @generated from enum culvert.v1.Readiness
+ */
+export enum Readiness {
+  /**
+   * @generated from enum value: READINESS_UNSPECIFIED = 0;
+   */
+  READINESS_UNSPECIFIED = 0,
+
+  /**
+   * @generated from enum value: READY = 1;
+   */
+  READY = 1,
+
+  /**
+   * On its way out: only when no ready one is left.
+   *
+   * @generated from enum value: SERVING = 2;
+   */
+  SERVING = 2,
+
+  /**
+   * @generated from enum value: NOT_READY = 3;
+   */
+  NOT_READY = 3,
+}
+
+/**
+ * Describes the enum culvert.v1.Readiness.
+ */
+export declare const ReadinessSchema: GenEnum<Readiness>;
 
 /**
  * @generated from enum culvert.v1.PodState

@@ -11,7 +11,7 @@ import { enumDesc, fileDesc, messageDesc, tsEnum } from "@bufbuild/protobuf/code
  * Describes the file culvert/v1/mesh.proto.
  */
 export const file_culvert_v1_mesh = /*@__PURE__*/
-  fileDesc("ChVjdWx2ZXJ0L3YxL21lc2gucHJvdG8SCmN1bHZlcnQudjEioAIKCUVucm9sbWVudBIRCgRtZXNoGAEgASgISACIAQESGwoOc3RyaWN0X2luYm91bmQYAiABKAhIAYgBARIdChByZXF1aXJlX291dGJvdW5kGAMgASgISAKIAQESHQoVZXhjbHVkZV9pbmJvdW5kX3BvcnRzGAQgAygNEh4KFmV4Y2x1ZGVfb3V0Ym91bmRfcG9ydHMYBSADKA0SHgoWZXhjbHVkZV9vdXRib3VuZF9jaWRycxgGIAMoCRIVCghjdXRfb3BlbhgHIAEoCEgDiAEBEhAKCHByb2JsZW1zGA8gAygJQgcKBV9tZXNoQhEKD19zdHJpY3RfaW5ib3VuZEITChFfcmVxdWlyZV9vdXRib3VuZEILCglfY3V0X29wZW4iQwoJTmFtZXNwYWNlEgwKBG5hbWUYASABKAkSKAoJZW5yb2xtZW50GAIgASgLMhUuY3VsdmVydC52MS5FbnJvbG1lbnQiOgoETm9kZRIMCgRuYW1lGAEgASgJEhEKCWFkZHJlc3NlcxgCIAMoDBIRCglwb2RfY2lkcnMYAyADKAkiMgoLVHJ1c3RCdW5kbGUSFAoMdHJ1c3RfZG9tYWluGAEgASgJEg0KBXJvb3RzGAIgAygJIpgBCgxXb3JrbG9hZEluZm8SDwoHcG9kX3VpZBgBIAEoCRIoCgllbnJvbG1lbnQYAiABKAsyFS5jdWx2ZXJ0LnYxLkVucm9sbWVudBITCgtwcm9iZV9wb3J0cxgDIAMoDRIjCgVzdGF0ZRgEIAEoDjIULmN1bHZlcnQudjEuUG9kU3RhdGUSEwoLdGVybWluYXRpbmcYBSABKAgqXwoIUG9kU3RhdGUSGQoVUE9EX1NUQVRFX1VOU1BFQ0lGSUVEEAASCwoHUEVORElORxABEgwKCEVOUk9MTEVEEAISCwoHRFJJRlRFRBADEhAKDE5PVF9FTlJPTExFRBAEYgZwcm90bzM");
+  fileDesc("ChVjdWx2ZXJ0L3YxL21lc2gucHJvdG8SCmN1bHZlcnQudjEioAIKCUVucm9sbWVudBIRCgRtZXNoGAEgASgISACIAQESGwoOc3RyaWN0X2luYm91bmQYAiABKAhIAYgBARIdChByZXF1aXJlX291dGJvdW5kGAMgASgISAKIAQESHQoVZXhjbHVkZV9pbmJvdW5kX3BvcnRzGAQgAygNEh4KFmV4Y2x1ZGVfb3V0Ym91bmRfcG9ydHMYBSADKA0SHgoWZXhjbHVkZV9vdXRib3VuZF9jaWRycxgGIAMoCRIVCghjdXRfb3BlbhgHIAEoCEgDiAEBEhAKCHByb2JsZW1zGA8gAygJQgcKBV9tZXNoQhEKD19zdHJpY3RfaW5ib3VuZEITChFfcmVxdWlyZV9vdXRib3VuZEILCglfY3V0X29wZW4iQwoJTmFtZXNwYWNlEgwKBG5hbWUYASABKAkSKAoJZW5yb2xtZW50GAIgASgLMhUuY3VsdmVydC52MS5FbnJvbG1lbnQiOgoETm9kZRIMCgRuYW1lGAEgASgJEhEKCWFkZHJlc3NlcxgCIAMoDBIRCglwb2RfY2lkcnMYAyADKAkiMgoLVHJ1c3RCdW5kbGUSFAoMdHJ1c3RfZG9tYWluGAEgASgJEg0KBXJvb3RzGAIgAygJIoACCgxXb3JrbG9hZEluZm8SDwoHcG9kX3VpZBgBIAEoCRIoCgllbnJvbG1lbnQYAiABKAsyFS5jdWx2ZXJ0LnYxLkVucm9sbWVudBITCgtwcm9iZV9wb3J0cxgDIAMoDRIjCgVzdGF0ZRgEIAEoDjIULmN1bHZlcnQudjEuUG9kU3RhdGUSEwoLdGVybWluYXRpbmcYBSABKAgSDwoHc2VydmluZxgGIAEoCBIrCgllbmRwb2ludHMYByADKAsyGC5jdWx2ZXJ0LnYxLkVuZHBvaW50SW5mbxIoCgpob3N0X3BvcnRzGAggAygLMhQuY3VsdmVydC52MS5Ib3N0UG9ydCJnCgxFbmRwb2ludEluZm8SDwoHc2VydmljZRgBIAEoCRIoCglyZWFkaW5lc3MYAiABKA4yFS5jdWx2ZXJ0LnYxLlJlYWRpbmVzcxINCgV6b25lcxgDIAMoCRINCgVub2RlcxgEIAMoCSJGCghIb3N0UG9ydBIRCglob3N0X3BvcnQYASABKA0SFgoOY29udGFpbmVyX3BvcnQYAiABKA0SDwoHaG9zdF9pcBgDIAEoDCKwAQoLU2VydmljZUluZm8SFwoPY2xpZW50X2FmZmluaXR5GAEgASgIEhoKEmV4dGVybmFsX2FkZHJlc3NlcxgCIAMoDBI6Cgpub2RlX3BvcnRzGAMgAygLMiYuY3VsdmVydC52MS5TZXJ2aWNlSW5mby5Ob2RlUG9ydHNFbnRyeRowCg5Ob2RlUG9ydHNFbnRyeRILCgNrZXkYASABKA0SDQoFdmFsdWUYAiABKA06AjgBKk0KCVJlYWRpbmVzcxIZChVSRUFESU5FU1NfVU5TUEVDSUZJRUQQABIJCgVSRUFEWRABEgsKB1NFUlZJTkcQAhINCglOT1RfUkVBRFkQAypfCghQb2RTdGF0ZRIZChVQT0RfU1RBVEVfVU5TUEVDSUZJRUQQABILCgdQRU5ESU5HEAESDAoIRU5ST0xMRUQQAhILCgdEUklGVEVEEAMSEAoMTk9UX0VOUk9MTEVEEARiBnByb3RvMw");
 
 /**
  * Describes the message culvert.v1.Enrolment.
@@ -49,10 +49,43 @@ export const WorkloadInfoSchema = /*@__PURE__*/
   messageDesc(file_culvert_v1_mesh, 4);
 
 /**
+ * Describes the message culvert.v1.EndpointInfo.
+ * Use `create(EndpointInfoSchema)` to create a new message.
+ */
+export const EndpointInfoSchema = /*@__PURE__*/
+  messageDesc(file_culvert_v1_mesh, 5);
+
+/**
+ * Describes the message culvert.v1.HostPort.
+ * Use `create(HostPortSchema)` to create a new message.
+ */
+export const HostPortSchema = /*@__PURE__*/
+  messageDesc(file_culvert_v1_mesh, 6);
+
+/**
+ * Describes the message culvert.v1.ServiceInfo.
+ * Use `create(ServiceInfoSchema)` to create a new message.
+ */
+export const ServiceInfoSchema = /*@__PURE__*/
+  messageDesc(file_culvert_v1_mesh, 7);
+
+/**
+ * Describes the enum culvert.v1.Readiness.
+ */
+export const ReadinessSchema = /*@__PURE__*/
+  enumDesc(file_culvert_v1_mesh, 0);
+
+/**
+ * @generated from enum culvert.v1.Readiness
+ */
+export const Readiness = /*@__PURE__*/
+  tsEnum(ReadinessSchema);
+
+/**
  * Describes the enum culvert.v1.PodState.
  */
 export const PodStateSchema = /*@__PURE__*/
-  enumDesc(file_culvert_v1_mesh, 0);
+  enumDesc(file_culvert_v1_mesh, 1);
 
 /**
  * @generated from enum culvert.v1.PodState
