@@ -34,6 +34,8 @@ export interface CaConfig {
   readonly serverDnsNames: readonly string[]
   readonly serverIps: readonly string[]
   readonly tunnelWithoutReport: boolean
+  /** An enrolled pod of which nobody says otherwise takes no plaintext. */
+  readonly strictByDefault: boolean
   readonly engine: EngineName
   readonly logLevel: LogLevel
   readonly portFile: string | undefined
@@ -86,6 +88,11 @@ export const SETTINGS_HELP: readonly (readonly [name: string, fallback: string, 
     'TUNNEL_WITHOUT_REPORT',
     'false',
     'send peers through the tunnel as soon as a pod is meant to be enrolled, for agents that cannot report',
+  ],
+  [
+    'DEFAULT_MTLS',
+    'permissive',
+    'what holds for enrolled pods where no annotation culvert.dev/mtls says it: permissive or strict',
   ],
   ['CRYPTO', 'peculiar', `WebCrypto implementation: ${ENGINE_NAMES.join(' or ')}`],
   ['LOG_LEVEL', 'info', LOG_LEVELS.join(', ')],
@@ -141,6 +148,7 @@ export function configFrom(env: Readonly<Record<string, string | undefined>>): C
     ],
     serverIps: list('SERVER_IPS', '127.0.0.1,::1', item => (isIP(item) ? undefined : 'not an IP address')),
     tunnelWithoutReport: settings.boolean('TUNNEL_WITHOUT_REPORT', false),
+    strictByDefault: settings.choice('DEFAULT_MTLS', ['permissive', 'strict'], 'permissive') === 'strict',
     engine: settings.choice('CRYPTO', ENGINE_NAMES, 'peculiar'),
     logLevel: settings.choice('LOG_LEVEL', LOG_LEVELS, 'info'),
     portFile: settings.optional('PORT_FILE'),

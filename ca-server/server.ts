@@ -129,7 +129,7 @@ async function openParts(
   })
   const authenticator = await openAuthenticator(config, log.child({ component: 'tokens' }), signal)
   const source = openSource(config, api, metrics, log.child({ component: 'world' }))
-  const world = new World()
+  const world = new World({ strictByDefault: config.strictByDefault })
   const observed = await Observed.open({
     world,
     store: new FileObservedStore(join(config.dataDir, 'observed.json')),

@@ -65,10 +65,12 @@ async function answer(
     response.end(method === 'HEAD' ? undefined : text)
   }
   if (method !== 'GET' && method !== 'HEAD') send(405, 'only GET\n')
+  // That it answers is the answer.
+  else if (url === '/healthz/live') send(200, 'alive\n')
   else if (url === '/healthz/ready') {
     const waiting = pending()
     if (waiting.length === 0) send(200, 'ready\n')
     else send(503, `not ready, waiting for: ${waiting.join(', ')}\n`)
   } else if (url === '/metrics') send(200, await registry.metrics(), registry.contentType)
-  else send(404, 'there are /healthz/ready and /metrics\n')
+  else send(404, 'there are /healthz/ready, /healthz/live and /metrics\n')
 }

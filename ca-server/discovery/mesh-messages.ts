@@ -22,6 +22,7 @@ import {
 import type { ObservedState } from '../reports/store.ts'
 import type { ServicePart } from './endpoints.ts'
 import { namespaceWishes } from '../world/enrolment.ts'
+import type { World } from '../world/world.ts'
 
 /** Canonical texts of the node's IP addresses, host names left out. */
 export function nodeIps(node: KubeNode): string[] {
@@ -38,10 +39,10 @@ export function nodeMessage(node: KubeNode): Node {
   })
 }
 
-export function namespaceMessage(namespace: KubeNamespace): Namespace {
+export function namespaceMessage(world: World, namespace: KubeNamespace): Namespace {
   return create(NamespaceSchema, {
     name: namespace.metadata.name,
-    enrolment: enrolmentMessage(namespaceWishes(namespace)),
+    enrolment: enrolmentMessage(namespaceWishes(world, namespace)),
   })
 }
 

@@ -227,10 +227,11 @@ export class Publisher {
   }
 
   #publishNamespace(name: string): void {
-    const namespace = this.#options.world.namespace(name)
+    const { world } = this.#options
+    const namespace = world.namespace(name)
     this.#tellProblems('Namespace', name, namespace)
     this.#publish(this.#namespaces, name, () =>
-      namespace ? { bytes: toBinary(NamespaceSchema, namespaceMessage(namespace)) } : undefined,
+      namespace ? { bytes: toBinary(NamespaceSchema, namespaceMessage(world, namespace)) } : undefined,
     )
   }
 

@@ -25,19 +25,26 @@ export function wishes({ annotations }: ObjectMeta): EnrolmentWishes {
  */
 export function enrolmentOf(world: World, pod: KubePod): Enrolment {
   const { metadata, spec } = pod
-  const namespace = world.namespace(metadata.namespace ?? '')?.metadata
-  const merged = mergeEnrolment(namespace ? wishes(namespace) : NO_WISHES, wishes(metadata))
+  const namespace = world.namespace(metadata.namespace ?? '')
+  const around = namespace ? withDefaults(world, namespace.metadata) : NO_WISHES
+  const merged = mergeEnrolment(around, wishes(metadata))
   if (!merged.mesh) return merged
   if (spec.hostNetwork) return { ...merged, mesh: false }
-  const other = otherMeshOf({ ...metadata, ...spec }, namespace)
+  const other = otherMeshOf({ ...metadata, ...spec }, namespace?.metadata)
   return other === undefined ? merged : { ...merged, mesh: false, problems: [...merged.problems, other] }
 }
 
 /** What agents are to make of a new pod of the namespace that they have not been told of yet. */
-export function namespaceWishes({ metadata }: KubeNamespace): EnrolmentWishes {
-  const own = wishes(metadata)
-  const other = own.mesh === true ? otherMeshOf({}, metadata) : undefined
-  return other === undefined ? own : { ...own, mesh: false }
+export function namespaceWishes(world: World, { metadata }: KubeNamespace): EnrolmentWishes {
+  const said = withDefaults(world, metadata)
+  const other = said.mesh === true ? otherMeshOf({}, metadata) : undefined
+  return other === undefined ? said : { ...said, mesh: false }
+}
+
+/** A namespace's annotations over the cluster's default. */
+function withDefaults(world: World, metadata: ObjectMeta): EnrolmentWishes {
+  const said = wishes(metadata)
+  return world.strictByDefault && said.strictInbound === undefined ? { ...said, strictInbound: true } : said
 }
 
 /** Reports whether the pod's containers have all ended for good: its addresses may belong to another by now. */

@@ -31,7 +31,13 @@ export function objectKey(metadata: Pick<ObjectMeta, 'name' | 'namespace'>): str
   return metadata.namespace === undefined ? metadata.name : `${metadata.namespace}/${metadata.name}`
 }
 
+export interface WorldOptions {
+  /** An enrolled pod of which nobody says otherwise takes no plaintext. @default false */
+  readonly strictByDefault?: boolean
+}
+
 export class World {
+  readonly strictByDefault: boolean
   readonly #objects = new Map<KubeKind, Map<string, KubeObject>>()
   readonly #podsByUid = new Map<string, KubePod>()
   readonly #podsByNode = new MultiMap<string, KubePod>()
@@ -42,6 +48,10 @@ export class World {
   readonly #slicesByIp = new MultiMap<string, KubeEndpointSlice>()
   readonly #listeners = new Set<WorldListener>()
   #isSynced = false
+
+  constructor({ strictByDefault = false }: WorldOptions = {}) {
+    this.strictByDefault = strictByDefault
+  }
 
   /** Reports whether a source has told everything once. Until then, absence means nothing. */
   get isSynced(): boolean {

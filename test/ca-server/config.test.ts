@@ -23,6 +23,7 @@ await t.test('three settings are enough without a cluster', t => {
     serverDnsNames: ['localhost', 'culvert-ca.culvert-system.svc'],
     serverIps: ['127.0.0.1', '::1'],
     tunnelWithoutReport: false,
+    strictByDefault: false,
     logLevel: 'info',
   })
   t.end()
@@ -67,6 +68,7 @@ await t.test('every problem is named at once', t => {
     TRUSTED_NODE_ACCOUNTS: 'culvert-agent',
     INTERMEDIATE_KEY: '/key.pem',
     JWKS_FILE: '/jwks.json',
+    DEFAULT_MTLS: 'always',
     CRYPTO: 'openssl',
     LISTEN_PORT: '70000',
   }
@@ -79,6 +81,7 @@ await t.test('every problem is named at once', t => {
     "SERVER_DNS_NAMES: '-bad-' is not a DNS name",
     "TRUSTED_NODE_ACCOUNTS: 'culvert-agent' is not namespace/service-account",
     'INTERMEDIATE_KEY, INTERMEDIATE_CERT and ROOT_CERT are needed together',
+    "DEFAULT_MTLS: 'always' is not one of permissive, strict",
     "CRYPTO: 'openssl' is not one of peculiar, node",
     "LISTEN_PORT: '70000' is not a whole number from 0 to 65535",
   ]
