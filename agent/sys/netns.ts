@@ -11,6 +11,7 @@ import { check, errnoName, lastErrno, libc } from './libc.ts'
 
 const CLONE_NEWNET = 0x40000000 // linux/sched.h
 const NS_GET_NSTYPE = 0xb703 // linux/nsfs.h, _IO(0xb7, 3)
+const SYS_UNSHARE = { x64: 272, arm64: 97 } as const // asm/unistd.h
 
 /** Where this thread is: its own namespace until inside `inNetns`. Opened once per thread, never closed. */
 let here: number | undefined
@@ -30,6 +31,18 @@ export function openNetns(path: string): number {
   if (type === CLONE_NEWNET) return fd
   closeSync(fd)
   throw new CulvertError('NETNS', `${path} is not a network namespace`)
+}
+
+/**
+ * A network namespace that nobody else is in, with a loopback device that is down. It lives as long as the descriptor,
+ * which is the caller's to close. Throws `SYSCALL`.
+ */
+export function newNetns(): number {
+  const before = (here ??= openSync('/proc/thread-self/ns/net', 'r'))
+  check(libc.syscall(SYS_UNSHARE[process.arch as 'x64' | 'arm64'], CLONE_NEWNET, 0, 0, 0), 'unshare')
+  const fd = openSync('/proc/thread-self/ns/net', 'r')
+  if (libc.setns(before, CLONE_NEWNET) < 0) abort()
+  return fd
 }
 
 /** The inode of a namespace, given by descriptor or path: its identity while anything holds it. Throws `NETNS`. */
