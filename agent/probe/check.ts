@@ -95,7 +95,9 @@ async function tryInside(netns: number, attempt: Attempt): Promise<void> {
     'the kernel needs IP_TRANSPARENT, and the agent CAP_NET_ADMIN',
     () => {
       for (const family of families)
-        closeSync(inNetns(netns, () => connectSocket({ family, mark: MARK, sourceIp: SOMEBODY_ELSE[family] })))
+        closeSync(
+          inNetns(netns, () => connectSocket({ family, mark: MARK, sourceIp: SOMEBODY_ELSE[family] })),
+        )
       return ''
     },
   )

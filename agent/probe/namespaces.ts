@@ -24,7 +24,10 @@ export function podNamespaces(): FoundNetns[] {
 }
 
 /** Runs `work` with a descriptor of the namespace; undefined when it has gone. */
-export async function withNetns<T>({ path }: FoundNetns, work: (fd: number) => Promise<T>): Promise<T | undefined> {
+export async function withNetns<T>(
+  { path }: FoundNetns,
+  work: (fd: number) => Promise<T>,
+): Promise<T | undefined> {
   let fd: number
   try {
     fd = openNetns(path)

@@ -57,7 +57,8 @@ async function meshesIn(iptables: Iptables, fd: number): Promise<Set<string>> {
 
 function findingOf(name: string, count: number): Finding {
   const pods = `${count} pod${count === 1 ? '' : 's'}`
-  if (name === 'Culvert') return { id: 'rules-in-place', state: 'ok', text: `${pods} with Culvert's own rules` }
+  if (name === 'Culvert')
+    return { id: 'rules-in-place', state: 'ok', text: `${pods} with Culvert's own rules` }
   return {
     id: `other-mesh/${name.toLowerCase()}`,
     state: 'warn',

@@ -68,7 +68,10 @@ function cniPlugins(): Finding[] {
   }
   const types = new Set(files.flatMap(name => pluginTypes(readFileSync(join(CNI_CONFIG, name), 'utf8'))))
   const known = [...types].flatMap(type => (PLUGINS[type] ? [{ id: `cni/${type}`, ...PLUGINS[type] }] : []))
-  return [{ id: 'cni', state: 'ok', text: `CNI plugins: ${[...types].join(', ') || 'none configured'}` }, ...known]
+  return [
+    { id: 'cni', state: 'ok', text: `CNI plugins: ${[...types].join(', ') || 'none configured'}` },
+    ...known,
+  ]
 }
 
 /** What a CNI configuration or list of them names; nothing of one that is malformed. */

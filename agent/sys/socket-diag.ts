@@ -17,29 +17,36 @@ import {
 import { AF_INET, AF_INET6 } from './sockaddr.ts'
 
 // linux/sock_diag.h, linux/inet_diag.h
-const SOCK_DIAG_BY_FAMILY = 20
+export const SOCK_DIAG_BY_FAMILY = 20
 /** `struct inet_diag_req_v2`. */
 const REQUEST_BYTES = 56
 const REQUEST_STATES = 4
-/** `struct inet_diag_sockid`: ports in the network's order, addresses of 16 bytes each, device, cookie. */
-const REQUEST_ID = { sport: 8, dport: 10, source: 12, destination: 28, cookie: 48 } as const
+/** `struct inet_diag_sockid` in it: ports in the network's order, addresses of 16 bytes each, device, cookie. */
+export const REQUEST_ID = { at: 8, sport: 8, dport: 10, source: 12, destination: 28, cookie: 48 } as const
 const NO_COOKIE = 0xffff_ffff
+const ANY_STATE = 0xffff_ffff
 const IPPROTO_TCP = 6
 const TCP_LISTEN = 10
 /** `struct inet_diag_msg`: the source port is in the network's order, the inode is the last of it. */
-const MESSAGE_BYTES = 72
+export const MESSAGE_BYTES = 72
 const MESSAGE_STATE = 1
 const MESSAGE_PORT = 4
 const MESSAGE_INODE = 68
+
+/** A request for TCP sockets of a family, in any of the states of the mask (bit n is state n of linux/tcp_states.h). */
+export function diagRequest(family: number, states: number): Uint8Array<ArrayBuffer> {
+  const request = new Uint8Array(REQUEST_BYTES)
+  request[0] = family
+  request[1] = IPPROTO_TCP
+  new DataView(request.buffer).setUint32(REQUEST_STATES, states, true)
+  return request
+}
 
 /** Inodes by port; undefined when this kernel cannot be asked so. Throws `SYSCALL`. Call inside `inNetns`. */
 export function listeningHere(): Map<number, Set<bigint>> | undefined {
   const found = new Map<number, Set<bigint>>()
   for (const family of [AF_INET, AF_INET6]) {
-    const request = new Uint8Array(REQUEST_BYTES)
-    request[0] = family
-    request[1] = IPPROTO_TCP
-    new DataView(request.buffer).setUint32(REQUEST_STATES, 1 << TCP_LISTEN, true)
+    const request = diagRequest(family, 1 << TCP_LISTEN)
     const message = encodeMessage(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, request)
     try {
       for (const { type, body } of netlinkRequest(NETLINK_SOCK_DIAG, message, 'list listening sockets')) {
@@ -63,12 +70,9 @@ export function listeningHere(): Map<number, Set<bigint>> | undefined {
  * open any more. Throws `SYSCALL`. Call inside `inNetns`.
  */
 export function connectionInode(from: SocketAddress, to: SocketAddress): bigint | undefined {
-  const request = new Uint8Array(REQUEST_BYTES)
-  const view = new DataView(request.buffer)
   const [source, destination] = [bytesFromIp(from.ip), bytesFromIp(to.ip)]
-  request[0] = source.length === 4 ? AF_INET : AF_INET6
-  request[1] = IPPROTO_TCP
-  view.setUint32(REQUEST_STATES, 0xffff_ffff, true)
+  const request = diagRequest(source.length === 4 ? AF_INET : AF_INET6, ANY_STATE)
+  const view = new DataView(request.buffer)
   view.setUint16(REQUEST_ID.sport, from.port)
   view.setUint16(REQUEST_ID.dport, to.port)
   request.set(source, REQUEST_ID.source)

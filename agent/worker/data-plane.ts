@@ -16,6 +16,7 @@ import type {
   RouteQuestion,
   ToWorker,
 } from './messages.ts'
+import { isAgainstStrict } from './against-strict.ts'
 import { Tally } from './tally.ts'
 
 export class DataPlane implements Control {
@@ -119,6 +120,13 @@ export class DataPlane implements Control {
           records: this.#book.of().map(connection => connection.record()),
         })
         break
+      case 'cut-plaintext': {
+        const open = this.#book.of(message.podUid).filter(each => isAgainstStrict(message.podUid, each))
+        const cut = open.map(connection => connection.record())
+        for (const connection of open) connection.cut('plaintext, and the pod is strict')
+        this.#post({ type: 'plaintext-cut', id: message.id, cut })
+        break
+      }
       case 'drain':
         void this.#drain(message.drain.deadlineMs)
           .catch((err: unknown) => this.#failed(message.type, err))

@@ -213,6 +213,8 @@ export type ToWorker =
   | { readonly type: 'route-answer'; readonly id: number; readonly decision: RouteDecision }
   | { readonly type: 'admit-answer'; readonly id: number; readonly decision: AdmitDecision }
   | { readonly type: 'list-connections'; readonly id: number }
+  /** Reset what comes to the pod in plaintext against its being strict; answered by `plaintext-cut`. */
+  | { readonly type: 'cut-plaintext'; readonly id: number; readonly podUid: string }
   /** Stop accepting, GOAWAY, drain; answered by `drained`. */
   | { readonly type: 'drain'; readonly drain: DrainRequest }
 
@@ -235,6 +237,7 @@ export type FromWorker =
   | { readonly type: 'several'; readonly messages: readonly FromWorker[] }
   | { readonly type: 'connections'; readonly id: number; readonly records: ConnectionRecord[] }
   | { readonly type: 'pod-removed'; readonly id: number; readonly cut: ConnectionRecord[] }
+  | { readonly type: 'plaintext-cut'; readonly id: number; readonly cut: ConnectionRecord[] }
   | { readonly type: 'drained'; readonly cut: ConnectionRecord[] }
   | {
       readonly type: 'log'

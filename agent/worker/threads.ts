@@ -104,6 +104,15 @@ export class DataPlaneThreads {
     })
   }
 
+  /** Resets what comes to a pod in plaintext against its being strict; resolves with what was cut. */
+  cutPlaintext(podUid: string): Promise<ConnectionRecord[]> {
+    return new Promise(resolve => {
+      const id = ++this.#lastRequest
+      this.#removals.set(id, { left: this.count, cut: [], done: resolve })
+      this.tell({ type: 'cut-plaintext', id, podUid })
+    })
+  }
+
   connections(): Promise<ConnectionRecord[]> {
     return new Promise(resolve => {
       const id = ++this.#lastRequest
@@ -156,6 +165,7 @@ export class DataPlaneThreads {
         )
         break
       case 'pod-removed':
+      case 'plaintext-cut':
         gather(this.#removals.get(message.id), 'cut', message.cut, () => this.#removals.delete(message.id))
         break
       case 'drained':
