@@ -130,7 +130,7 @@ export class Lab {
   }
 
   /** Waits until a pod is in one of these mesh states. Throws `TIMEOUT` with the state it was in. */
-  async waitForPod(pod: string, states: readonly string[], timeoutMs = 10_000): Promise<PodStatus> {
+  async waitForPod(pod: string, states: readonly string[], timeoutMs = 30_000): Promise<PodStatus> {
     const deadline = Date.now() + timeoutMs
     for (;;) {
       const found = podOf(this.name, (await this.status()).pods, pod)

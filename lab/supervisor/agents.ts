@@ -20,6 +20,8 @@ import { KeptProcess } from './kept-process.ts'
 export type MeshState = Pick<PodReport, 'uid' | 'namespace' | 'name' | 'state' | 'detail'>
 
 const POLL_MS = 20
+/** What a new agent may take until it has all pods. */
+const SERVE_TIMEOUT_MS = 30_000
 const SETTLED: ReadonlySet<string> = new Set(['enrolled', 'not-enrolled'])
 
 interface Instance {
@@ -129,7 +131,7 @@ export class NodeAgent {
 
   async #serves(instance: Instance): Promise<void> {
     const wanted = this.#context.cluster.localPods(this.node.name).map(pod => pod.uid)
-    const didServe = await poll(15_000, async () => {
+    const didServe = await poll(SERVE_TIMEOUT_MS, async () => {
       if (instance.process.restarts > 0) return true
       const pods = await podsOf(instance)
       return (
@@ -138,7 +140,9 @@ export class NodeAgent {
       )
     })
     if (didServe && instance.process.restarts === 0) return
-    const why = didServe ? `ended (${instance.process.lastExit})` : 'did not have all pods in 15 s'
+    const why = didServe
+      ? `ended (${instance.process.lastExit})`
+      : `did not have all pods in ${SERVE_TIMEOUT_MS / 1000} s`
     throw new CulvertError('LAB', `the new agent of ${this.node.name} ${why}; the old one goes on`, {
       hint: `look at ${logPath(this.#context.paths, `agent-${this.node.name}`)}`,
     })

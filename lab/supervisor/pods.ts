@@ -13,6 +13,7 @@ import { containersOf } from './containers.ts'
 import type { LabContext } from './context.ts'
 import type { KeptProcess } from './kept-process.ts'
 
+/** What a pod that comes later waits for its agent, and then for its containers: a kubelet does not wait for ever. */
 const SETTLE_TIMEOUT_MS = 5000
 const FORGET_TIMEOUT_MS = 2000
 /** Kubernetes' default. */
@@ -66,13 +67,13 @@ export class PodRunner {
   }
 
   /** Starts the containers of a built pod once its agent has captured it, or has said that it will not. */
-  async run(labPod: LabPod): Promise<void> {
+  async run(labPod: LabPod, timeoutMs = SETTLE_TIMEOUT_MS): Promise<void> {
     const { cluster, processesChanged } = this.#context
     const { key, pod, node, plan } = labPod
     const agent = this.#agentOf(node)
-    if (plan && agent && !(await agent.settled(pod.metadata.uid, SETTLE_TIMEOUT_MS)))
+    if (plan && agent && !(await agent.settled(pod.metadata.uid, timeoutMs)))
       this.#context.warn(
-        `${key}: the agent of ${node} has not settled it in ${SETTLE_TIMEOUT_MS} ms; starting it all the same`,
+        `${key}: the agent of ${node} has not settled it in ${timeoutMs} ms; starting it all the same`,
       )
     if (!cluster.pod(key)) return // deleted meanwhile
     const ready = Promise.withResolvers<void>()
@@ -86,9 +87,9 @@ export class PodRunner {
     cluster.change(key, { phase: 'Running' })
     for (const container of containers) container.start()
     const timer = setTimeout(() => {
-      this.#context.warn(`${key}: not ready after ${SETTLE_TIMEOUT_MS} ms; see ${this.logFile(labPod)}`)
+      this.#context.warn(`${key}: not ready after ${timeoutMs} ms; see ${this.logFile(labPod)}`)
       ready.resolve()
-    }, SETTLE_TIMEOUT_MS)
+    }, timeoutMs)
     await ready.promise
     clearTimeout(timer)
   }

@@ -35,7 +35,8 @@ export interface SupervisorOptions {
 /** What ending may take, ms: containers, then agents and ca-server. Everything is killed after it. */
 const CONTAINER_END_MS = 1000
 const PART_END_MS = 1500
-const ANSWER_TIMEOUT_MS = 15_000
+/** What a start may take on a machine with much else to do, ms: for an agent to answer, then for each pod. */
+const START_TIMEOUT_MS = 30_000
 const MAX_WARNINGS = 100
 
 export class Supervisor {
@@ -162,9 +163,9 @@ export class Supervisor {
     this.#context.files.flush()
     progress('ca-server and agents')
     this.#parts.start()
-    await Promise.all([...this.#parts.agents.values()].map(agent => agent.answers(ANSWER_TIMEOUT_MS)))
+    await Promise.all([...this.#parts.agents.values()].map(agent => agent.answers(START_TIMEOUT_MS)))
     progress('pods')
-    await Promise.all(pods.map(pod => this.#pods.run(pod)))
+    await Promise.all(pods.map(pod => this.#pods.run(pod, START_TIMEOUT_MS)))
     limitLogs(this.options.paths.logs, this.#watching.signal, name =>
       this.warn(`${name} grew too long and was emptied`),
     )

@@ -33,7 +33,7 @@ export class Watch {
   }
 
   /** The first such line, and no earlier one counts any more. */
-  async next(sought: Sought, timeoutMs = 3000): Promise<AccessLine> {
+  async next(sought: Sought, timeoutMs = 20_000): Promise<AccessLine> {
     const line = await until(
       `an access-log line of ${this.#node} ${JSON.stringify(sought)}`,
       timeoutMs,

@@ -6,7 +6,8 @@ import { CulvertError } from '../../lib/errors.ts'
 /** A line of JSON; one of anything else is its `message`. */
 export type LogLine = Readonly<Record<string, unknown>>
 
-const TIMEOUT_MS = 10_000
+/** For a machine with much else to do. */
+const TIMEOUT_MS = 30_000
 
 export class ProcessLog {
   readonly #name: string

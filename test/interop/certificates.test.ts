@@ -52,7 +52,7 @@ await withZtunnel(t, {}, async (lab, start) => {
       await lab.addPods(idlePod(pod, 'shop', pod, 'node-z'))
       const ztunnel = await start(pod, options)
       t.match(await inPod(lab, pod, 'say', server.ip, 7000, ''), { how: 'end', received: '' })
-      const refusal = await until('the refusal', 5000, () => caLog().find(({ err }) => err === refused))
+      const refusal = await until('the refusal', 20_000, () => caLog().find(({ err }) => err === refused))
       t.match(refusal, { level: 'warn', reason: 'pod-unknown', call: 'CreateCertificate' })
       const line = await ztunnel.connection('outbound', `${server.ip}:7000`)
       t.match(line, { level: 'error', error: /identity error: .* not permitted/ })
@@ -64,7 +64,7 @@ await withZtunnel(t, {}, async (lab, start) => {
     const token = join(t.testdir({ token: 'eyJhbGciOiJub25lIn0.e30.' }), 'token')
     const already = caLog().length
     const ztunnel = await start('stranger', { token, isHopeless: true })
-    const refusal = await until('the refusal', 5000, () =>
+    const refusal = await until('the refusal', 20_000, () =>
       caLog()
         .slice(already)
         .find(line => String(line['reason']).startsWith('token')),

@@ -43,7 +43,7 @@ await withZtunnel(t, {}, async (lab, start) => {
       await t.test(`the service's address ${vip} leads ${from} to both servers`, async t => {
         log.forget()
         const url = `http://${formatAddress(vip, 80)}/`
-        const pods = await until('both servers', 10_000, both(lab, from, url))
+        const pods = await until('both servers', 20_000, both(lab, from, url))
         t.strictSame(pods, ['server', 'zserver'])
         t.match(await log.next({ from }), { reason: 'mtls' })
       })
@@ -111,7 +111,7 @@ function both(lab: Parameters<typeof httpGet>[0], from: string, url: string) {
 }
 
 async function knows(ztunnel: Ztunnel, what: string, isSo: (state: ZtunnelState) => boolean): Promise<void> {
-  await until(`${what} in ztunnel`, 15_000, async () => isSo(await ztunnel.state()) || undefined)
+  await until(`${what} in ztunnel`, 20_000, async () => isSo(await ztunnel.state()) || undefined)
 }
 
 function endpoints({ services }: ZtunnelState): number {

@@ -38,7 +38,7 @@ await withZtunnel(t, {}, async (lab, start) => {
     ] as const) {
       t.match(line, { level: 'info', bytes_sent: 10, bytes_recv: 10 })
       t.ok(parseInt(String(line['duration'])) >= IDLE_MS - 1000, String(line['duration']))
-      const same = await until('our line', 3000, () => log.lines(ours)[0])
+      const same = await until('our line', 20_000, () => log.lines(ours)[0])
       t.match(same, { reason: 'mtls', bytes_sent: 10, bytes_recv: 10 })
       t.equal(same['error'], undefined)
     }

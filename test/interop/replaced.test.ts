@@ -23,7 +23,7 @@ await withZtunnel(t, {}, async (lab, start) => {
         startLoad(lab, 'client', `http://${zserver.ip}:8080/`, 40, 60),
       ])
       const replaced = lab.replaceAgent('node-a')
-      await until('the old agent to drain', 10_000, async () => {
+      await until('the old agent to drain', 20_000, async () => {
         const agent = (await lab.status()).nodes.find(({ name }) => name === 'node-a')?.agent
         return (agent?.draining ?? 0) > 0 || undefined
       })

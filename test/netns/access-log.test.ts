@@ -20,14 +20,14 @@ async function connect(): Promise<void> {
   const counted = async () => valueOf(await metricsOf(lab, client.node), COUNTED)
   const before = await counted()
   await httpGet(lab, 'client', `http://${server.ip}:8080/`)
-  await until('the connection to be counted', 3000, async () =>
+  await until('the connection to be counted', 20_000, async () =>
     (await counted()) === before + 1 ? true : undefined,
   )
 }
 
 /** What the client's agent has logged of its own connections, once the last line is there. */
 function logged(lines: number): Promise<unknown[]> {
-  return until(`${lines} lines`, 3000, () => {
+  return until(`${lines} lines`, 20_000, () => {
     const own = accessLog(lab, client.node).filter(line => line['direction'] === 'outbound')
     return own.length >= lines ? own.map(({ level, msg }) => [level, msg]) : undefined
   })

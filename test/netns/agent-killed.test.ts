@@ -43,7 +43,7 @@ await t.test('a killed ca-server changes nothing for those who know each other',
   const load = await startLoad(lab, 'client', `http://${server.ip}:8080/`, 40, 60)
   const before = (await lab.status()).caServer.pid
   await lab.kill('ca-server')
-  await until('the next ca-server', 5000, async () => {
+  await until('the next ca-server', 20_000, async () => {
     const { pid } = (await lab.status()).caServer
     return pid !== undefined && pid !== before ? true : undefined
   })
@@ -61,11 +61,11 @@ async function flowing(lab: Lab, node: string): Promise<void> {
     return [...counts].reduce((sum, [, count]) => sum + Number(count), 0)
   }
   const before = await ended()
-  await until('ten more connections', 10_000, async () => (await ended()) >= before + 10 || undefined)
+  await until('ten more connections', 20_000, async () => (await ended()) >= before + 10 || undefined)
 }
 
 async function nextAgent(lab: Lab, node: string): Promise<void> {
-  await until('the next agent', 10_000, async () => {
+  await until('the next agent', 20_000, async () => {
     const agent = (await lab.status()).nodes.find(({ name }) => name === node)?.agent
     return agent?.answers || undefined
   })

@@ -18,7 +18,7 @@ for (const node of [client.node, server.node])
       const long = await holdConnection(lab, 'client', server.ip, 7000)
       const load = await startLoad(lab, 'client', `http://${server.ip}:8080/`, 40, 60)
       const replaced = lab.replaceAgent(node)
-      await until('the old agent to drain', 10_000, async () => {
+      await until('the old agent to drain', 20_000, async () => {
         const agent = (await lab.status()).nodes.find(({ name }) => name === node)?.agent
         return (agent?.draining ?? 0) > 0 || undefined
       })

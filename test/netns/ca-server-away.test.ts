@@ -18,7 +18,7 @@ const server2 = await podNamed(lab, 'server-2')
 await t.test('the ca-server is away, and comes back', async t => {
   const held = await holdConnection(lab, 'client', server.ip, 7000)
   const load = await startLoad(lab, 'client', `http://${server.ip}:8080/`, 20, 60)
-  await until('connections', 5000, () => endedConnections(lab, 'node-a').length > 3 || undefined)
+  await until('connections', 20_000, () => endedConnections(lab, 'node-a').length > 3 || undefined)
   await lab.stopCaServer()
   for (const node of NODES) await discoveryIs(node, 0)
 
@@ -26,7 +26,7 @@ await t.test('the ca-server is away, and comes back', async t => {
   adding.catch(() => undefined) // awaited below
   await until(
     'capture of the new pod',
-    4000,
+    20_000,
     async () => /captured/.test((await stateOf('newcomer')) ?? '') || undefined,
   )
   const refused = get('newcomer', server.ip)
@@ -55,7 +55,7 @@ await t.test('the ca-server is away, and comes back', async t => {
       t.equal(plain.code, 0, plain.stderr)
       t.ok(wasReset(none))
       const to = `${ip}:8080`
-      t.match(await until('its line', 3000, () => log.lines({ from: 'client', to })[0]), {
+      t.match(await until('its line', 20_000, () => log.lines({ from: 'client', to })[0]), {
         reason: 'peer-unknown',
       })
       t.match(await log.next({ from: 'careful', to }), { reason: 'strict', error: /not known to discovery/ })
@@ -72,7 +72,7 @@ await t.test('the ca-server is away, and comes back', async t => {
         'what needs no certificate works',
       )
       t.ok(wasReset(await refused))
-      const line = await until('its line', 3000, () =>
+      const line = await until('its line', 20_000, () =>
         endedConnections(lab, 'node-a').find(isFrom('newcomer', 'server')),
       )
       t.match(line, { reason: 'tls', error: /no certificate for .*sa\/client yet/ })
@@ -106,7 +106,7 @@ await t.test(
     await lab.stopCaServer()
     for (const node of NODES) {
       await lab.killAgent(node)
-      await until(`the next agent of ${node}`, 10_000, async () => {
+      await until(`the next agent of ${node}`, 20_000, async () => {
         const agent = (await lab.status()).nodes.find(({ name }) => name === node)?.agent
         return agent?.answers || undefined
       })
@@ -133,7 +133,7 @@ await t.test(
     for (const { code, stderr } of await Promise.all(waiting)) t.equal(code, 0, stderr)
     // What ends is told to the main thread of the agent a little later.
     const carried = 'culvert_connections_total{direction="outbound",reason="mtls"}'
-    await until('both to be counted', 5000, async () =>
+    await until('both to be counted', 20_000, async () =>
       valueOf(await metricsOf(lab, 'node-a'), carried) >= 2 ? true : undefined,
     )
     nothingInTheClear(t)
@@ -158,7 +158,7 @@ function isFrom(from: string, to: string) {
 }
 
 async function discoveryIs(node: string, connected: 0 | 1): Promise<void> {
-  await until(`${node}: discovery ${connected ? '' : 'not '}connected`, 10_000, async () =>
+  await until(`${node}: discovery ${connected ? '' : 'not '}connected`, 20_000, async () =>
     valueOf(await metricsOf(lab, node), 'culvert_discovery_connected') === connected ? true : undefined,
   )
 }

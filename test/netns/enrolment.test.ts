@@ -28,12 +28,12 @@ await t.test(
     await lab.waitForPod('old', ['enrolled'])
     await until(
       'mTLS to it',
-      5000,
+      20_000,
       () => accessLog(lab, client.node).some(carries('client', 'old')) || undefined,
     )
     await until(
       'mTLS from it',
-      5000,
+      20_000,
       () => accessLog(lab, old.node).some(carries('old', 'server')) || undefined,
     )
     for (const running of [load, reverse]) {
@@ -75,7 +75,7 @@ await t.test('it is un-enrolled: open tunnels live on, no new connection fails, 
   const reverse = await startLoad(lab, 'old', `http://${server.ip}:8080/`, 50, 60)
   await lab.annotate('namespace/legacy', { 'culvert.dev/mesh': null })
   await lab.waitForPod('old', ['not-enrolled'])
-  await until('no rule in the nat table', 5000, async () => {
+  await until('no rule in the nat table', 20_000, async () => {
     const saved = await lab.exec('old', ['iptables-save', '-t', 'nat'])
     return !saved.stdout.toString().includes('CULVERT') || undefined
   })
@@ -86,7 +86,7 @@ await t.test('it is un-enrolled: open tunnels live on, no new connection fails, 
   const lines = accessLog(lab, client.node).length
   await until(
     'plaintext to it',
-    5000,
+    20_000,
     () =>
       accessLog(lab, client.node)
         .slice(lines)
@@ -121,7 +121,7 @@ await t.test("a pod's first connection is mTLS, and at most 50 ms later than wit
     `${later.map(ms => ms.toFixed(1)).join(', ')} ms later`,
   )
   for (let round = 0; round < 5; round++) {
-    const line = await until('its line', 3000, () =>
+    const line = await until('its line', 20_000, () =>
       accessLog(lab, 'node-a').find(entry => entry['src.workload'] === `shop-0-${round}`),
     )
     t.equal(line.reason, 'mtls', 'and was carried in a tunnel')
@@ -143,7 +143,7 @@ await t.test('an annotation of the pod goes before its namespace’s', async t =
   await lab.annotate('pod/server-2', { 'culvert.dev/mesh': 'disabled' })
   await lab.waitForPod('server-2', ['not-enrolled'])
   const other = await podNamed(lab, 'server-2')
-  const isPlain = await until('plaintext to it', 5000, async () => {
+  const isPlain = await until('plaintext to it', 20_000, async () => {
     await httpGet(lab, 'client', `http://${other.ip}:8080/`)
     return (
       accessLog(lab, client.node).some(

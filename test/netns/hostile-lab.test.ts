@@ -124,7 +124,7 @@ await t.test(
       'culvert.dev/exclude-inbound-ports': '80,http',
       'culvert.dev/exclude-outbound-cidrs': `10.0.0.0/33${'\u001b[2J'.repeat(50)}`,
     })
-    const told = await until('the problems in GET /pods', 5000, async () => {
+    const told = await until('the problems in GET /pods', 20_000, async () => {
       const text = await detail()
       return text.includes('/33') && text.includes('Strict') ? text : undefined
     })
@@ -167,7 +167,7 @@ await t.test(
       'culvert.dev/exclude-inbound-ports': null,
       'culvert.dev/exclude-outbound-cidrs': null,
     })
-    await until('no problem any more', 5000, async () => (await detail()) === '' || undefined)
+    await until('no problem any more', 20_000, async () => (await detail()) === '' || undefined)
     const refused = await lab.exec('old', ['curl', '-sS', '-m', '5', url])
     t.not(refused.code, 0, 'once it is put right it holds')
 
@@ -175,7 +175,7 @@ await t.test(
     writeFileSync(file, `${shipped}\n---\nkind: Pod\n`)
     const problem = await until(
       'the file’s problem in the status',
-      5000,
+      20_000,
       async () => (await lab.status()).fileProblem,
     )
     t.match(problem, /apiVersion is required/)

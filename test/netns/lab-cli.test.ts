@@ -151,7 +151,7 @@ await t.test('a killed part is started again', async t => {
   const { stdout } = await onLab('kill', 'ca-server')
   t.match(stdout, /^ca-server \(pid \d+\) got SIGKILL\n$/)
   const before = Number(/\d+/.exec(stdout)![0])
-  const again = await until('the next ca-server', 10_000, async () => {
+  const again = await until('the next ca-server', 20_000, async () => {
     const { caServer } = await openLab(name).status()
     return caServer.pid !== undefined && caServer.pid !== before ? caServer : undefined
   })

@@ -74,7 +74,7 @@ await t.test('a strict pod stays closed when its rules are flushed, again and ag
       [],
     )
   }
-  await until('the mesh gets in again', 5000, async () => {
+  await until('the mesh gets in again', 20_000, async () => {
     const ran = await curl('client', `http://${server.ip}:8080/`)
     return ran.code === 0 || undefined
   })
@@ -115,7 +115,7 @@ await t.test('require: nothing of the cluster is reached in the clear, what is o
     'also while its rules are flushed',
   )
   await annotate('pod/client', { 'culvert.dev/mtls-outbound': null }, 'client', /require\/outbound/, false)
-  await until('everything as it was', 5000, async () => {
+  await until('everything as it was', 20_000, async () => {
     const ran = await curl('client', `http://${old.ip}:8080/`)
     return ran.code === 0 || undefined
   })
@@ -173,7 +173,7 @@ await t.test('what is excluded passes uncaptured, counted by the rule that lets 
     [client.node, 'excluded-port'],
     [client.node, 'excluded-cidr'],
   ] as const)
-    await until(`${word} in the metrics of ${node}`, 8000, async () => {
+    await until(`${word} in the metrics of ${node}`, 20_000, async () => {
       const text = await metricsOf(lab, node)
       return valueOf(text, `culvert_uncaptured_packets_total{reason="${word}"}`) > 0 || undefined
     })
@@ -204,7 +204,7 @@ await t.test('the pod’s annotation goes before its namespace’s', async t => 
 
 await t.test('an annotation that is not understood is reported, and ignored', async t => {
   await lab.annotate('pod/server', { 'culvert.dev/mtls': 'stritc', 'culvert.dev/mtsl': 'strict' })
-  const { meshDetail } = await until('the report', 3000, async () => {
+  const { meshDetail } = await until('the report', 20_000, async () => {
     const { pods } = await lab.status()
     return pods.find(pod => pod.name === 'server' && pod.meshDetail !== '')
   })
@@ -212,7 +212,7 @@ await t.test('an annotation that is not understood is reported, and ignored', as
   t.match(meshDetail, /culvert\.dev\/mtsl: no such annotation/)
   t.equal((await curl('old', `http://${server.ip}:8080/`)).code, 0)
   await lab.annotate('pod/server', { 'culvert.dev/mtls': null, 'culvert.dev/mtsl': null })
-  await until('no problem any more', 3000, async () => {
+  await until('no problem any more', 20_000, async () => {
     const { pods } = await lab.status()
     return pods.find(pod => pod.name === 'server')?.meshDetail === '' || undefined
   })
@@ -233,7 +233,7 @@ await t.test(
     atClient.forget()
     await until(
       'mTLS again',
-      3000,
+      20_000,
       () =>
         atClient.lines({ from: 'client', to: `${server.ip}:8080` }).some(({ reason }) => reason === 'mtls') ||
         undefined,
@@ -241,13 +241,13 @@ await t.test(
     const { requests, failures } = await load.stop()
     t.strictSame(failures, [], `${requests} new connections`)
     t.match(await held.stop(), { how: 'closed' }, 'an open tunnel lives through it')
-    await until('as many open namespaces as before', 3000, () => openNamespaces() === before || undefined)
+    await until('as many open namespaces as before', 20_000, () => openNamespaces() === before || undefined)
   },
 )
 
 await t.test('every connection has one word, the same in log and metrics', async t => {
   for (const node of [client.node, server.node]) {
-    const isAgreed = await until(`${node}: log and metrics agree`, 5000, async () => {
+    const isAgreed = await until(`${node}: log and metrics agree`, 20_000, async () => {
       const counts = countedWords(await metricsOf(lab, node))
       const logged = loggedWords(endedConnections(lab, node))
       return JSON.stringify(sorted(counts)) === JSON.stringify(sorted(logged)) ? sorted(counts) : undefined
@@ -278,7 +278,7 @@ async function annotate(
 }
 
 async function rulesBecome(pod: string, rules: RegExp, isThere: boolean): Promise<void> {
-  await until(`${pod}: ${isThere ? '' : 'no '}${String(rules)}`, 5000, async () =>
+  await until(`${pod}: ${isThere ? '' : 'no '}${String(rules)}`, 20_000, async () =>
     rules.test(await rulesOf(pod)) === isThere ? true : undefined,
   )
 }

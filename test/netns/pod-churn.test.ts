@@ -50,7 +50,7 @@ await t.test('a pod that ends at once takes with it what is open in it, and noth
   await carried('the pod', line => line['dst.workload'] === 'abrupt')
   await lab.delPod('abrupt', 5)
   const { failures, requests } = await service.stop()
-  const ended = await until('a line for each connection', 3000, () => {
+  const ended = await until('a line for each connection', 20_000, () => {
     const lines = log.lines({ direction: 'outbound', from: 'client' })
     return lines.length >= requests ? lines : undefined
   })
@@ -96,7 +96,7 @@ await t.test(
       t.ok((pods[pod] ?? 0) > 0)
     }
     // Each answer of the second's is one that its own agent has let in under its own name.
-    const inbound = await until('a line of its agent for each answer of the second', 3000, () => {
+    const inbound = await until('a line of its agent for each answer of the second', 20_000, () => {
       const its = endedConnections(lab, first.node).filter(
         line => line['direction'] === 'inbound' && line['dst.workload'] === 'second',
       )
@@ -119,7 +119,7 @@ await t.test(`${CYCLES} pods come and go: nothing of them is left`, async t => {
     await Promise.all(names.map(name => lab.delPod(name, 0)))
   }
   await cycle(['warm-up'])
-  await until('the last session to end', 5000, async () => (await sessions('node-b')) <= 2 || undefined)
+  await until('the last session to end', 20_000, async () => (await sessions('node-b')) <= 2 || undefined)
   const before = await remains()
   for (let round = 0; round < CYCLES / AT_ONCE; round++)
     await cycle(Array.from({ length: AT_ONCE }, (_, at) => `churn-${round}-${at}`))
@@ -129,7 +129,7 @@ await t.test(`${CYCLES} pods come and go: nothing of them is left`, async t => {
       .filter(what => now[what]! > (before[what] ?? 0))
       .map(what => `${what}: ${now[what]}`)
   }
-  await until('nothing more than before', 15_000, async () => (await left()).length === 0 || undefined).catch(
+  await until('nothing more than before', 20_000, async () => (await left()).length === 0 || undefined).catch(
     () => undefined,
   )
   t.strictSame(await left(), [], `against ${JSON.stringify(before)}`)
@@ -182,7 +182,7 @@ spec:
 }
 
 async function answers(ip: string): Promise<void> {
-  await until(`an answer of ${ip}`, 5000, async () => {
+  await until(`an answer of ${ip}`, 20_000, async () => {
     const ran = await lab.exec('client', ['curl', '-sS', '-m', '3', '-o', '/dev/null', `http://${ip}:8080/`])
     return ran.code === 0 || undefined
   })
@@ -192,5 +192,5 @@ async function answers(ip: string): Promise<void> {
 async function carried(what: string, isSuch: (line: AccessLine) => boolean): Promise<void> {
   const count = () => endedConnections(lab, client.node).filter(isSuch).length
   const before = count()
-  await until(`ten connections to ${what}`, 8000, () => count() >= before + 10 || undefined)
+  await until(`ten connections to ${what}`, 20_000, () => count() >= before + 10 || undefined)
 }

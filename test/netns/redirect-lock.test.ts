@@ -21,7 +21,7 @@ async function callsOf(t: Test, pod: TestPod, hosts: readonly string[], dropped:
     socket.on('connect', () => (states[at] = 'connected'))
     socket.on('error', (err: NodeJS.ErrnoException) => (states[at] = err.code!))
   }
-  await until(`${enough} dropped`, 10_000, async () => (await dropped()) >= enough || undefined)
+  await until(`${enough} dropped`, 20_000, async () => (await dropped()) >= enough || undefined)
   return states
 }
 

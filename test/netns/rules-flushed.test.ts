@@ -14,7 +14,7 @@ await t.test(
     const tookMs = await flush(lab, 'client', ['-t', 'nat', '-F'])
     t.ok(tookMs < 1000, `${tookMs} ms`)
     await httpGet(lab, 'client', `http://${server.ip}:8080/`)
-    const last = await until('the connection', 3000, () => accessLog(lab, client.node).at(-1))
+    const last = await until('the connection', 20_000, () => accessLog(lab, client.node).at(-1))
     t.equal(last.reason, 'mtls')
     const metrics = await lab.execOnNode(client.node, ['curl', '-sS', 'http://127.0.0.1:15020/metrics'])
     t.match(metrics.stdout.toString(), /culvert_redirect_repairs_total\{[^}]*outcome="repaired"[^}]*\} [1-9]/)
@@ -23,7 +23,7 @@ await t.test(
 
 await t.test('a strict pod lets no stranger in while its rules are flushed', async t => {
   await lab.annotate('pod/server', { 'culvert.dev/mtls': 'strict' })
-  await until('strict', 3000, async () => !(await reaches(lab, 'old', server.ip)) || undefined)
+  await until('strict', 20_000, async () => !(await reaches(lab, 'old', server.ip)) || undefined)
   for (const arguments_ of [['-t', 'nat', '-F'], ['-t', 'mangle', '-F'], ['-F']]) {
     const stranger = await startLoad(lab, 'old', `http://${server.ip}:8080/`, 100, 60)
     const tookMs = await flush(lab, 'server', arguments_)
@@ -56,7 +56,7 @@ async function flush(lab: Lab, pod: string, arguments_: readonly string[]): Prom
   const ran = await lab.exec(pod, ['iptables', '-w', ...arguments_])
   const flushedAt = performance.now()
   t.equal(ran.code, 0, ran.stderr)
-  await until('all rules', 5000, async () => (await rules()) >= before || undefined)
+  await until('all rules', 20_000, async () => (await rules()) >= before || undefined)
   return Math.round(performance.now() - flushedAt)
 }
 
