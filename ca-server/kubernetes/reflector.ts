@@ -189,13 +189,13 @@ export class Reflector {
   }
 
   /** Says what went wrong, decides where to go on, and waits. */
-  async #pauseAfter(err: unknown, signal: AbortSignal): Promise<void> {
+  async #pauseAfter(failure: unknown, signal: AbortSignal): Promise<void> {
     const { resource, observer, log } = this.#options
     observer.failed()
-    const answer = err instanceof ApiError ? err : undefined
+    const answer = failure instanceof ApiError ? failure : undefined
     const isExpired = answer?.status === 410
-    if (answer?.status !== 429 && !(err instanceof NoAnswerError)) this.#refusals++
-    const text = errorText(err)
+    if (answer?.status !== 429 && !(failure instanceof NoAnswerError)) this.#refusals++
+    const text = errorText(failure)
     if (isExpired) log.info({ resource: resource.name, err: text }, 'the server has forgotten, listing anew')
     else if (text !== this.#fault) {
       this.#fault = text

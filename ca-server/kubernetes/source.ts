@@ -2,7 +2,6 @@
  * The world from the API server: one reflector for each kind of objects. The world is whole when each has listed once;
  * from then on every event goes in as it comes.
  */
-import { CulvertError } from '../../lib/errors.ts'
 import { Fields } from '../../lib/kube/fields.ts'
 import type { KubeKind, KubeObject } from '../../lib/kube/objects.ts'
 import { readObject } from '../../lib/kube/read.ts'

@@ -34,6 +34,31 @@ await t.test('listeners hear of what changed, and of nothing else', t => {
   t.end()
 })
 
+await t.test('what a listing did not name goes at its end, and other kinds are not touched', t => {
+  const world = new World()
+  const batches: (readonly WorldChange[])[] = []
+  world.apply([kubePod('one'), kubePod('two'), kubeNamespace('shop')], [])
+  world.onChange(changes => batches.push(changes))
+  world.apply([kubePod('one'), kubePod('three')], [])
+  world.keepOnly('Pod', new Set(['shop/one', 'shop/three']))
+  t.strictSame(
+    batches.map(changes => changes.map(({ key, after }) => [key, after !== undefined])),
+    [[['shop/three', true]], [['shop/two', false]]],
+  )
+  t.notOk(world.isSynced, 'the other kinds may be still to come')
+  world.keepOnly('Pod', new Set(['shop/one', 'shop/three']))
+  t.equal(batches.length, 2)
+  world.completed()
+  t.ok(world.isSynced)
+  t.strictSame(batches[2], [], 'that it is whole is news')
+  world.completed()
+  t.equal(batches.length, 3)
+  t.ok(world.namespace('shop'))
+  world.keepOnly('Node', new Set())
+  t.equal(batches.length, 3)
+  t.end()
+})
+
 await t.test('who waits for a pod is told when it comes, or that it did not', async t => {
   const world = new World()
   const signal = new AbortController().signal
