@@ -7,7 +7,7 @@ import { fromBinary } from '@bufbuild/protobuf'
 import { Cidr, ipFromBytes } from '../../lib/address.ts'
 import type { Enrolment } from '../../lib/enrolment.ts'
 import { CulvertError, errorText } from '../../lib/errors.ts'
-import { WorkloadInfoSchema } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
+import type { WorkloadInfo } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
 import {
   AddressSchema,
   LoadBalancing_HealthPolicy,
@@ -24,9 +24,17 @@ import {
   type Workload as WorkloadMessage,
 } from '../../lib/proto/gen/istio/workload_pb.js'
 import { formatSpiffe } from '../../lib/spiffe.ts'
-import { enrolmentOf } from './decode-culvert.ts'
+import {
+  isPort,
+  nodePortsOf,
+  readinessOf,
+  serviceInfo,
+  workloadDetails,
+  workloadInfo,
+} from './decode-extensions.ts'
 import { Interner } from '../../lib/interner.ts'
 import type {
+  HostPort,
   Locality,
   LocalityScope,
   Membership,
@@ -37,7 +45,8 @@ import type {
   WorkloadDetails,
 } from './records.ts'
 
-const DETAILS_EXTENSION = 'culvert.dev/workload'
+/** `<cluster>//Pod/<namespace>/<name>`: pods are of the core group, whose name is empty. */
+const POD_UID = /^[^/]*\/\/Pod\//
 
 const NO_MEMBERSHIPS: readonly Membership[] = []
 const NO_NAMES: readonly string[] = []
@@ -64,6 +73,7 @@ export class AddressDecoder {
   readonly #names = new Interner<readonly string[]>()
   readonly #localities = new Interner<Locality>()
   readonly #portLists = new Interner<readonly number[]>()
+  readonly #hostPorts = new Interner<readonly HostPort[]>()
 
   constructor(options: DecoderOptions) {
     this.#options = options
@@ -90,11 +100,13 @@ export class AddressDecoder {
     if (uid === '') throw input('uid is empty')
     if (from.name === '' || from.namespace === '') throw input('a workload needs name and namespace')
     const tunnelled = from.tunnelProtocol === TunnelProtocol.HBONE
+    const info = workloadInfo(from.extensions)
     return {
       uid,
       name: from.name,
       namespace: this.#intern(from.namespace),
       serviceAccount: this.#intern(from.serviceAccount),
+      isPod: POD_UID.test(uid),
       identity: this.#identity(from, tunnelled),
       ips: unique(addresses(from.addresses, 'addresses')),
       network: this.#intern(from.network),
@@ -106,10 +118,10 @@ export class AddressDecoder {
       cluster: this.#intern(from.clusterId),
       workloadName: this.#intern(from.workloadName || from.name),
       locality: this.#locality(from),
-      memberships: this.#membershipsOf(from),
+      memberships: this.#membershipsOf(from, info),
       policies: this.#list(from.authorizationPolicies),
       waypoint: waypoint(from.waypoint),
-      details: this.#details(from),
+      details: info && this.#details(info),
     }
   }
 
@@ -120,6 +132,7 @@ export class AddressDecoder {
     const ranges = ours.map((address, at) => range(address, `addresses[${at}]`))
     const isSingle = (cidr: Cidr) => cidr.prefix === (cidr.text.includes(':') ? 128 : 32)
     const balancing = from.loadBalancing
+    const info = serviceInfo(from.extensions)
     return {
       key,
       info: { namespace: this.#intern(from.namespace), name: from.name, hostname: from.hostname },
@@ -130,6 +143,9 @@ export class AddressDecoder {
       mode: mode(balancing?.mode),
       preference: (balancing?.routingPreference ?? []).map(scope),
       allowUnhealthy: balancing?.healthPolicy === LoadBalancing_HealthPolicy.ALLOW_ALL,
+      clientAffinity: info?.clientAffinity ?? false,
+      externalIps: unique(addresses(info?.externalAddresses ?? [], 'externalAddresses')),
+      nodePorts: nodePortsOf(info),
       canonical: from.canonical,
       namespaceOnly: from.visibility !== Service_Visibility.PUBLIC,
       waypoint: waypoint(from.waypoint ?? from.weightedWaypoints.find(each => each.destination)?.destination),
@@ -160,44 +176,49 @@ export class AddressDecoder {
     return this.#localities.get(`${region}\n${zone}\n${subzone}`, () => ({ region, zone, subzone }))
   }
 
-  #membershipsOf(from: WorkloadMessage): readonly Membership[] {
+  #membershipsOf(from: WorkloadMessage, info: WorkloadInfo | undefined): readonly Membership[] {
     const entries = Object.entries(from.services)
     if (entries.length === 0) return NO_MEMBERSHIPS
-    const memberships = entries.map(([service, { ports }]) => {
+    const said = new Map(info?.endpoints.map(each => [each.service, each]))
+    const memberships = entries.map(([service, { ports }]): Membership => {
       if (!service.includes('/')) throw input(`services: '${service}' is not <namespace>/<hostname>`)
-      return { service: this.#intern(service), ports: this.#portMap(ports, `services[${service}]`) }
+      const { readiness, zones = [], nodes = [] } = said.get(service) ?? {}
+      return {
+        service: this.#intern(service),
+        ports: this.#portMap(ports, `services[${service}]`),
+        readiness: readinessOf(readiness),
+        zones: this.#list(zones),
+        nodes: this.#list(nodes),
+      }
     })
-    const signature = memberships.map(each => `${each.service} ${portsKey(each.ports)}`).join('\n')
-    return this.#memberships.get(signature, () => memberships)
+    const signature = memberships.map(({ service, ports, readiness = '', zones, nodes }) =>
+      [service, portsKey(ports), readiness, zones.join(), nodes.join()].join(' '),
+    )
+    return this.#memberships.get(signature.join('\n'), () => memberships)
   }
 
   #portMap(ports: Port[], field: string): PortMap {
     const map = new Map<number, number>()
     for (const { servicePort, targetPort } of ports) {
-      if (servicePort < 1 || servicePort > 65535 || targetPort > 65535)
+      if (!isPort(servicePort) || targetPort > 65535)
         throw input(`${field}: ${servicePort} to ${targetPort} are not ports`)
       map.set(servicePort, targetPort)
     }
     return this.#ports.get(portsKey(map), () => map)
   }
 
-  #details(from: WorkloadMessage): WorkloadDetails | undefined {
-    const config = from.extensions.find(extension => extension.name === DETAILS_EXTENSION)?.config
-    if (!config) return undefined
-    try {
-      const info = fromBinary(WorkloadInfoSchema, config.value)
-      const enrolment = info.enrolment && enrolmentOf(info.enrolment)
-      return {
-        podUid: info.podUid,
-        enrolment: enrolment && this.#options.enrolments.get(JSON.stringify(enrolment), () => enrolment),
-        probePorts:
-          info.probePorts.length === 0
-            ? NO_PORTS
-            : this.#portLists.get(info.probePorts.join(), () => info.probePorts),
-        terminating: info.terminating,
-      }
-    } catch (err) {
-      throw input(`extension ${DETAILS_EXTENSION}: ${errorText(err)}`)
+  #details(info: WorkloadInfo): WorkloadDetails {
+    const { enrolment, hostPorts } = workloadDetails(info)
+    return {
+      podUid: info.podUid,
+      enrolment: enrolment && this.#options.enrolments.get(JSON.stringify(enrolment), () => enrolment),
+      probePorts:
+        info.probePorts.length === 0
+          ? NO_PORTS
+          : this.#portLists.get(info.probePorts.join(), () => info.probePorts),
+      terminating: info.terminating,
+      serving: info.serving,
+      hostPorts: this.#hostPorts.get(JSON.stringify(hostPorts), () => hostPorts),
     }
   }
 }

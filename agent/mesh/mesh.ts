@@ -5,6 +5,7 @@
  */
 import { Cidr } from '../../lib/address.ts'
 import { mergeEnrolment, parseEnrolment, type Enrolment, type EnrolmentWishes } from '../../lib/enrolment.ts'
+import { otherMeshOf } from '../../lib/kube/other-mesh.ts'
 import type { LocalPod } from '../pods/source.ts'
 import { ChangeLog, type ChangeListener } from './changes.ts'
 import { decodeNamespace, decodeNode, decodeTrustBundle } from './decode-culvert.ts'
@@ -132,7 +133,8 @@ export class Mesh {
       ? this.#namespaces.get(pod.namespace)?.wishes
       : this.#options.defaultWishes
     if (!wishes) return undefined
-    const enrolment = mergeEnrolment(wishes, parseEnrolment(pod.annotations))
+    const merged = mergeEnrolment(wishes, parseEnrolment(pod.annotations))
+    const enrolment = otherMeshOf(pod) === undefined ? merged : { ...merged, mesh: false }
     return this.#enrolments.get(JSON.stringify(enrolment), () => enrolment)
   }
 
@@ -153,6 +155,9 @@ export class Mesh {
       if (trustDomains.size > 0) listener(trustDomains)
     })
   }
+
+  /** Reports whether an address lies in a range that pods or services get theirs from. */
+  readonly isInCluster = (ip: string): boolean => this.nodes.isInCluster(ip)
 
   nodeAddresses(nodeName: string): readonly string[] {
     return this.nodes.addressesOf(nodeName)
@@ -269,8 +274,14 @@ export class Mesh {
       ),
       kind(
         'culvert.v1.Node',
-        (name, bytes) => this.nodes.put(decodeNode(name, bytes)),
-        name => this.nodes.remove(name),
+        (name, bytes) => {
+          this.nodes.put(decodeNode(name, bytes))
+          this.services.forgetAnswers()
+        },
+        name => {
+          this.nodes.remove(name)
+          this.services.forgetAnswers()
+        },
       ),
       kind(
         'culvert.v1.TrustBundle',

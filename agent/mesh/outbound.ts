@@ -1,8 +1,10 @@
 /**
  * Where a captured outbound connection goes, in this order: never to the agent's own ports; excluded ports and
- * ranges as they are; a service's address to one of its endpoints; a pod's address to the pod; anything else to
- * where it was going, under the reason that tells the most. Under `require`, nothing that is the cluster's is
- * reached in the clear, except what was excluded by name.
+ * ranges as they are; a service's address to one of its endpoints; a pod's address to the pod; a load balancer's
+ * address, or a port that every node or the pod's own has for it, to what is behind, as kube-proxy would on the node;
+ * anything else to where it was going, under the reason that tells the most. Under `require`, nothing that is the
+ * cluster's is reached in the clear, except what was excluded by name, and the API server: it has TLS of its own, and a
+ * pod that loses it is broken.
  *
  * One thing is never done: to go around a waypoint, or to another network, in silence. The agent speaks to
  * neither, so it says so and refuses.
@@ -11,7 +13,7 @@ import { isLoopback } from '../../lib/address.ts'
 import type { PlaintextReason } from '../../lib/reasons.ts'
 import { AGENT_PORTS } from '../ports.ts'
 import type { Endpoint, PeerInfo, RouteDecision, ServiceInfo } from '../worker/messages.ts'
-import { endpointAt, endpointsOf } from './endpoints.ts'
+import { endpointAt, endpointsOf, satisfiesRequire, type Dialled } from './endpoints.ts'
 import type { RoutedPod } from './local-pod.ts'
 import type { Mesh } from './mesh.ts'
 import { peerOf, type Service, type Waypoint, type Workload } from './records.ts'
@@ -23,6 +25,8 @@ export interface OutboundAnswer {
   readonly isUncertain: boolean
   /** Key of the service the answer depends on. */
   readonly service?: string
+  /** The endpoints are of a service with session affinity. */
+  readonly hasAffinity?: boolean
 }
 
 /** Decides from what is known now. `ip` is canonical text. */
@@ -43,9 +47,15 @@ export function decideOutbound(mesh: Mesh, from: RoutedPod, ip: string, port: nu
   }
 
   if (typeof entry === 'object' && hasService(entry)) {
-    if (entry.service.mode !== 'passthrough') return toService(mesh, from, entry, ip, port)
+    if (entry.service.mode !== 'passthrough')
+      return toService(mesh, from, entry, { ip, port, isExternal: false })
     const reason = mesh.nodes.isInCluster(ip) ? 'peer-unknown' : 'peer-external'
     return { ...toAddress(mesh, from, workload, ip, port, reason), service: entry.key }
+  }
+  if (entry === undefined && workload === undefined) {
+    const external = mesh.services.byExternalIp(ip, port)
+    if (external && hasService(external))
+      return toService(mesh, from, external, { ip, port, isExternal: true })
   }
   return toAddress(mesh, from, workload, ip, port, entry === 'hidden' ? 'peer-unknown' : undefined)
 }
@@ -54,8 +64,7 @@ function toService(
   mesh: Mesh,
   from: RoutedPod,
   entry: ServiceEntry & { service: Service },
-  ip: string,
-  port: number,
+  dialled: Dialled,
 ): OutboundAnswer {
   const { info, waypoint } = entry.service
   const dependsOn = { service: entry.key }
@@ -64,15 +73,19 @@ function toService(
       ...certain(behindWaypoint(`service ${info.namespace}/${info.name}`, waypoint, info)),
       ...dependsOn,
     }
-  const answer = endpointsOf(entry, ip, port, mesh.originOf(from.pod))
+  const answer = endpointsOf(entry, dialled, mesh.originOf(from.pod), mesh.isInCluster)
   if (answer.kind === 'none') {
     const { reason, detail } = answer
     const decision: RouteDecision = { kind: 'refuse', reason, detail, service: info }
     // Before the first full picture the endpoints may just not have come yet.
     return { decision, isUncertain: !mesh.isSynced, ...dependsOn }
   }
-  const endpoints = from.enrolment.requireOutbound ? answer.tunnelled : answer.all
-  if (endpoints.length > 0) return { ...certain({ kind: 'forward', endpoints, service: info }), ...dependsOn }
+  const isRequired = from.enrolment.requireOutbound && !isApiServer(info)
+  const endpoints = isRequired ? answer.required : answer.all
+  if (endpoints.length > 0) {
+    const hasAffinity = entry.service.clientAffinity
+    return { ...certain({ kind: 'forward', endpoints, service: info }), ...dependsOn, hasAffinity }
+  }
   const detail = `service ${info.namespace}/${info.name} has no enrolled endpoint, and mTLS is required`
   return { ...certain({ kind: 'refuse', reason: 'strict', detail, service: info }), ...dependsOn }
 }
@@ -93,15 +106,14 @@ function toAddress(
       const name = `pod ${workload.namespace}/${workload.name}`
       return certain(behindWaypoint(name, waypoint, undefined, peerOf(workload)))
     }
-    const endpoint = endpointAt(workload, ip, port)
-    if (endpoint.via.kind === 'tcp' && requireOutbound)
-      return certain(required(`pod ${workload.namespace}/${workload.name}`, 'is not enrolled', endpoint.peer))
-    return certain({ kind: 'forward', endpoints: [endpoint] })
+    return toEndpoint(from, workload, endpointAt(workload, ip, port, mesh.isInCluster))
   }
 
   const node = mesh.nodes.at(ip)
   const neighbour = mesh.workloads.hostNetworkAt(ip)
   if (node || neighbour) {
+    const behind = behindNode(mesh, from, node?.name, ip, port)
+    if (behind) return behind
     const peer: PeerInfo = { node: node?.name ?? neighbour?.node }
     if (requireOutbound) return certain(required(ip, 'is a node of the cluster', peer))
     return certain(plain(ip, port, 'peer-host-network', peer))
@@ -119,6 +131,38 @@ function toAddress(
     return { decision, isUncertain: true }
   }
   return certain(plain(ip, port, 'peer-external'))
+}
+
+function toEndpoint(from: RoutedPod, workload: Workload, endpoint: Endpoint): OutboundAnswer {
+  if (!from.enrolment.requireOutbound || satisfiesRequire(endpoint))
+    return certain({ kind: 'forward', endpoints: [endpoint] })
+  const [other] = workload.details?.enrolment?.problems.slice(-1) ?? []
+  const why = other === undefined ? 'is not enrolled' : `is not enrolled (${other})`
+  return certain(required(`pod ${workload.namespace}/${workload.name}`, why, endpoint.peer))
+}
+
+/** What a port of a node leads to: a service's on every node, or a pod's on its own. */
+function behindNode(
+  mesh: Mesh,
+  from: RoutedPod,
+  node: string | undefined,
+  ip: string,
+  port: number,
+): OutboundAnswer | undefined {
+  const service = mesh.services.byNodePort(port)
+  if (service && hasService(service.entry))
+    return toService(mesh, from, service.entry, { ip, port: service.port, isExternal: true })
+  const target = node === undefined ? undefined : mesh.workloads.atHostPort(node, ip, port)
+  if (!target) return undefined
+  const { workload } = target
+  const podIp = workload.ips.find(each => each.includes(':') === ip.includes(':'))
+  if (podIp === undefined) return undefined
+  return toEndpoint(from, workload, endpointAt(workload, podIp, target.port, mesh.isInCluster))
+}
+
+/** `kubernetes.default`, which the API server itself keeps. */
+function isApiServer({ namespace, name }: ServiceInfo): boolean {
+  return namespace === 'default' && name === 'kubernetes'
 }
 
 function exclusion({ excludedOutbound, excludedRanges }: RoutedPod, ip: string, port: number) {

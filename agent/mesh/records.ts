@@ -15,11 +15,27 @@ export interface Locality {
 /** Service port to target port; 0 where the target is not said here. */
 export type PortMap = ReadonlyMap<number, number>
 
+/** `serving`: on its way out, and still answering: for services that have nothing better left. */
+export type Readiness = 'ready' | 'serving' | 'not-ready'
+
 /** A workload's part in one service. */
 export interface Membership {
   /** `<namespace>/<hostname>` */
   readonly service: string
   readonly ports: PortMap
+  /** Undefined: as the workload is. */
+  readonly readiness: Readiness | undefined
+  /** Zones and nodes whose clients are to prefer it. */
+  readonly zones: readonly string[]
+  readonly nodes: readonly string[]
+}
+
+/** A port of the pod's node that leads to the pod. */
+export interface HostPort {
+  readonly port: number
+  readonly target: number
+  /** Undefined: on every address of the node. */
+  readonly ip: string | undefined
 }
 
 /** What Culvert's own server adds to a workload. Absent when the server is another. */
@@ -29,6 +45,9 @@ export interface WorkloadDetails {
   readonly enrolment: Enrolment | undefined
   readonly probePorts: readonly number[]
   readonly terminating: boolean
+  /** It answers, be it ready or on its way out. */
+  readonly serving: boolean
+  readonly hostPorts: readonly HostPort[]
 }
 
 /** Where a waypoint is: `<namespace>/<hostname>`, or an address. */
@@ -45,6 +64,8 @@ export interface Workload {
   readonly name: string
   readonly namespace: string
   readonly serviceAccount: string
+  /** A pod, and not an address that a slice or another object names. */
+  readonly isPod: boolean
   /** SPIFFE ID; undefined when the service account has no legal one, which a tunnelled workload always has. */
   readonly identity: string | undefined
   /** Canonical text. Of a host-network workload: the node's. */
@@ -84,6 +105,12 @@ export interface Service {
   readonly mode: 'standard' | 'strict' | 'failover' | 'passthrough'
   readonly preference: readonly LocalityScope[]
   readonly allowUnhealthy: boolean
+  /** A client's connections all go to the same endpoint, as long as it is there. */
+  readonly clientAffinity: boolean
+  /** Addresses that are the service's by its ports only. */
+  readonly externalIps: readonly string[]
+  /** Service port by the port that it has on every node. */
+  readonly nodePorts: ReadonlyMap<number, number>
   readonly canonical: boolean
   /** Only pods of its own namespace see its addresses. */
   readonly namespaceOnly: boolean

@@ -16,6 +16,7 @@ import type {
   RouteQuestion,
 } from '../worker/messages.ts'
 import { decideAdmission, type AdmissionAnswer, type KubeletProof } from './admission.ts'
+import { Affinity } from './affinity.ts'
 import { Asked } from './asked.ts'
 import type { Changes } from './changes.ts'
 import { decidesAlike, routedPod, type RoutedPod } from './local-pod.ts'
@@ -63,6 +64,7 @@ export class Router implements Control {
   // What discovery said of each pod when it was last looked at.
   readonly #workloads = new Map<string, Workload>()
   readonly #asked = new Asked()
+  readonly #affinity = new Affinity()
   readonly #listeners: ((podUid?: string) => void)[] = []
   readonly #warnedPolicies = new Set<string>()
   #ownAddresses: ReadonlySet<string> = new Set()
@@ -99,6 +101,7 @@ export class Router implements Control {
   removeLocalPod(uid: string): void {
     this.#unheardOf.delete(uid)
     this.#workloads.delete(uid)
+    this.#affinity.forget(uid)
     if (this.#pods.delete(uid)) this.#invalidate(uid)
   }
 
@@ -133,8 +136,12 @@ export class Router implements Control {
       }
     }
     this.#asked.add(ip)
-    if (answer.service !== undefined) this.#asked.add(answer.service)
-    return answer.decision
+    const { decision, service } = answer
+    if (service === undefined) return decision
+    this.#asked.add(service)
+    if (decision.kind !== 'forward' || !answer.hasAffinity) return decision
+    const endpoints = this.#affinity.inOrder(podUid, service, decision.endpoints)
+    return { ...decision, endpoints, inOrder: true }
   }
 
   /** Whether an inbound connection may come in. Waits up to `unknownHoldMs`, once a pod, for the pod's workload. */

@@ -5,11 +5,11 @@
 import type { ChangeLog } from './changes.ts'
 import { CidrMap } from './cidr-map.ts'
 import type { EndpointAnswer } from './endpoints.ts'
-import type { PortMap, Service, Workload } from './records.ts'
+import type { Membership, Service, Workload } from './records.ts'
 
 export interface Member {
   readonly workload: Workload
-  readonly ports: PortMap
+  readonly part: Membership
   /** Drawn when the member came, 0..1: who is chosen when there are too many, the same ones each time. */
   readonly lot: number
 }
@@ -29,6 +29,8 @@ export class Services {
   readonly #entries = new Map<string, ServiceEntry>()
   readonly #byVip = new Map<string, ServiceEntry[]>()
   readonly #byRange = new CidrMap<ServiceEntry>()
+  readonly #byExternalIp = new Map<string, ServiceEntry[]>()
+  readonly #byNodePort = new Map<number, ServiceEntry[]>()
   #serviceCount = 0
 
   constructor(changes: ChangeLog) {
@@ -66,18 +68,42 @@ export class Services {
     return isHidden ? 'hidden' : undefined
   }
 
+  /**
+   * The service that has one of its ports at an external address, which may be that of several: the first by key. What
+   * else is at the address is not for us to say.
+   */
+  byExternalIp(ip: string, port: number): ServiceEntry | undefined {
+    const entries = this.#byExternalIp.get(ip)?.filter(({ service }) => service!.ports.has(port)) ?? []
+    return firstByKey(entries)
+  }
+
+  /** The service that has a port on every node, and which of its own ports that is. */
+  byNodePort(nodePort: number): { readonly entry: ServiceEntry; readonly port: number } | undefined {
+    const entry = firstByKey(this.#byNodePort.get(nodePort) ?? [])
+    return entry && { entry, port: entry.service!.nodePorts.get(nodePort)! }
+  }
+
+  /** What was made of endpoints may not hold any more: which addresses are the cluster's has changed. */
+  forgetAnswers(): void {
+    for (const { answers } of this.#entries.values()) answers.clear()
+  }
+
   /** Adds or replaces a service. */
   put(service: Service): void {
     const entry = this.#entry(service.key)
     if (entry.service) this.#dropAddresses(entry, entry.service)
     else this.#serviceCount++
+    if (!haveSameNodePorts(entry.service, service)) this.#changes.broad()
     entry.service = service
     for (const vip of service.vips) {
-      const entries = this.#byVip.get(vip)
-      if (entries) entries.push(entry)
-      else this.#byVip.set(vip, [entry])
+      add(this.#byVip, vip, entry)
       this.#changes.ip(vip)
     }
+    for (const ip of service.externalIps) {
+      add(this.#byExternalIp, ip, entry)
+      this.#changes.ip(ip)
+    }
+    for (const nodePort of service.nodePorts.keys()) add(this.#byNodePort, nodePort, entry)
     for (const range of service.ranges) {
       this.#byRange.add(range, entry)
       this.#changes.broad()
@@ -89,6 +115,7 @@ export class Services {
     const entry = this.#entries.get(key)
     if (!entry?.service) return
     this.#dropAddresses(entry, entry.service)
+    if (!haveSameNodePorts(entry.service, undefined)) this.#changes.broad()
     entry.service = undefined
     this.#serviceCount--
     this.#touch(entry)
@@ -106,10 +133,10 @@ export class Services {
         this.#dropEmpty(entry)
       }
     }
-    for (const { service, ports } of after?.memberships ?? []) {
-      const entry = this.#entry(service)
+    for (const part of after?.memberships ?? []) {
+      const entry = this.#entry(part.service)
       const lot = entry.members.get(after!.uid)?.lot ?? Math.random()
-      entry.members.set(after!.uid, { workload: after!, ports, lot })
+      entry.members.set(after!.uid, { workload: after!, part, lot })
       this.#touch(entry)
     }
   }
@@ -134,16 +161,42 @@ export class Services {
 
   #dropAddresses(entry: ServiceEntry, service: Service): void {
     for (const vip of service.vips) {
-      const left = this.#byVip.get(vip)!.filter(each => each !== entry)
-      if (left.length > 0) this.#byVip.set(vip, left)
-      else this.#byVip.delete(vip)
+      drop(this.#byVip, vip, entry)
       this.#changes.ip(vip)
     }
+    for (const ip of service.externalIps) {
+      drop(this.#byExternalIp, ip, entry)
+      this.#changes.ip(ip)
+    }
+    for (const nodePort of service.nodePorts.keys()) drop(this.#byNodePort, nodePort, entry)
     for (const range of service.ranges) {
       this.#byRange.delete(range, entry)
       this.#changes.broad()
     }
   }
+}
+
+function add<K>(index: Map<K, ServiceEntry[]>, key: K, entry: ServiceEntry): void {
+  const entries = index.get(key)
+  if (entries) entries.push(entry)
+  else index.set(key, [entry])
+}
+
+function drop<K>(index: Map<K, ServiceEntry[]>, key: K, entry: ServiceEntry): void {
+  const left = index.get(key)!.filter(each => each !== entry)
+  if (left.length > 0) index.set(key, left)
+  else index.delete(key)
+}
+
+function firstByKey(entries: readonly ServiceEntry[]): ServiceEntry | undefined {
+  let first: ServiceEntry | undefined
+  for (const entry of entries) if (!first || entry.key < first.key) first = entry
+  return first
+}
+
+function haveSameNodePorts(a: Service | undefined, b: Service | undefined): boolean {
+  const text = (service: Service | undefined) => [...(service?.nodePorts ?? [])].join(' ')
+  return text(a) === text(b)
 }
 
 function prefer(entries: Iterable<ServiceEntry>, namespace: string): ServiceEntry | undefined {

@@ -3,11 +3,18 @@
  *
  * An address may have two owners for a while: a pod's address is given to another pod before the first one's
  * deletion is heard. The later arrival wins, and one that is being deleted loses to one that is not; when the
- * winner goes, whoever of the others still exists has the address again.
+ * winner goes, whoever of the others still exists has the address again. What is no pod, but an address that somebody
+ * wrote into an object, loses to every pod: nobody takes a pod's address from it by naming it.
  * A host-network workload's address is its node's: it never answers for the address as a pod.
  */
 import type { ChangeLog } from './changes.ts'
-import type { Workload } from './records.ts'
+import type { HostPort, Workload } from './records.ts'
+
+export interface HostPortTarget {
+  readonly workload: Workload
+  /** Of the pod. */
+  readonly port: number
+}
 
 export class Workloads {
   readonly #changes: ChangeLog
@@ -16,6 +23,8 @@ export class Workloads {
   // An array only where an address has several owners, in the order of their arrival.
   readonly #byIp = new Map<string, Workload | Workload[]>()
   readonly #hostNetwork = new Map<string, Workload[]>()
+  // By node and port; several, on addresses of their own each, or one after the other.
+  readonly #hostPorts = new Map<string, { readonly workload: Workload; readonly hostPort: HostPort }[]>()
 
   /** @param network ours: workloads of others are kept, but not found by address */
   constructor(changes: ChangeLog, network: string) {
@@ -43,12 +52,24 @@ export class Workloads {
   byIp(ip: string): Workload | undefined {
     const owners = this.#byIp.get(ip)
     if (!Array.isArray(owners)) return owners
-    return owners.findLast(owner => !owner.details?.terminating) ?? owners.at(-1)
+    return (
+      owners.findLast(owner => owner.isPod && !owner.details?.terminating) ??
+      owners.findLast(owner => owner.isPod) ??
+      owners.at(-1)
+    )
   }
 
   /** A host-network workload at the address, if one is known. */
   hostNetworkAt(ip: string): Workload | undefined {
     return this.#hostNetwork.get(ip)?.at(-1)
+  }
+
+  /** The pod that a port of a node leads to, at one of its addresses. */
+  atHostPort(node: string, ip: string, port: number): HostPortTarget | undefined {
+    const found = this.#hostPorts
+      .get(`${node} ${port}`)
+      ?.findLast(({ hostPort }) => (hostPort.ip ?? ip) === ip)
+    return found && { workload: found.workload, port: found.hostPort.target }
   }
 
   /** Adds or replaces. Gives the one replaced; `'same'` when nothing changed. */
@@ -67,6 +88,7 @@ export class Workloads {
     }
     if (before) this.#moveHostNetwork(before, undefined)
     this.#moveHostNetwork(undefined, workload)
+    this.#moveHostPorts(before, workload)
     return before
   }
 
@@ -77,6 +99,7 @@ export class Workloads {
     this.#byUid.delete(uid)
     for (const ip of this.#indexedIps(before)) this.#release(ip, before)
     this.#moveHostNetwork(before, undefined)
+    this.#moveHostPorts(before, undefined)
     return before
   }
 
@@ -122,6 +145,21 @@ export class Workloads {
       this.#changes.ip(ip)
     }
   }
+
+  #moveHostPorts(before: Workload | undefined, after: Workload | undefined): void {
+    for (const { port } of before?.details?.hostPorts ?? []) {
+      const key = `${before!.node} ${port}`
+      const left = this.#hostPorts.get(key)?.filter(({ workload }) => workload !== before) ?? []
+      if (left.length > 0) this.#hostPorts.set(key, left)
+      else this.#hostPorts.delete(key)
+      this.#changes.broad() // which addresses the node has is known elsewhere, and few pods have such ports
+    }
+    for (const hostPort of after?.details?.hostPorts ?? []) {
+      const key = `${after!.node} ${hostPort.port}`
+      this.#hostPorts.set(key, [...(this.#hostPorts.get(key) ?? []), { workload: after!, hostPort }])
+      this.#changes.broad()
+    }
+  }
 }
 
 /** Reports whether two records say the same: what a server sends again in full need not disturb anyone. */
@@ -149,6 +187,8 @@ function isSame(a: Workload, b: Workload): boolean {
     a.details?.podUid === b.details?.podUid &&
     a.details?.enrolment === b.details?.enrolment &&
     a.details?.probePorts === b.details?.probePorts &&
-    a.details?.terminating === b.details?.terminating
+    a.details?.terminating === b.details?.terminating &&
+    a.details?.serving === b.details?.serving &&
+    a.details?.hostPorts === b.details?.hostPorts
   )
 }

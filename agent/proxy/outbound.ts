@@ -67,7 +67,11 @@ async function carry(
   }
   const tried = new Set<Endpoint>()
   let failure: Failure = { reason: 'no-endpoint', error: 'no endpoint to try', next: 'give-up' }
-  let endpoint = pickEndpoint(decision.endpoints, tried)
+  const pick = () =>
+    decision.inOrder
+      ? decision.endpoints.find(each => !tried.has(each))
+      : pickEndpoint(decision.endpoints, tried)
+  let endpoint = pick()
   let agains = 0
   for (let tries = 0; tries < MAX_TRIES && endpoint; tries++) {
     tried.add(endpoint)
@@ -80,7 +84,7 @@ async function carry(
     if (!result) return
     failure = result
     if (failure.next === 'give-up' || gone.aborted) break
-    const other = pickEndpoint(decision.endpoints, tried)
+    const other = pick()
     if (!other && failure.next === 'try-again' && agains++ < MAX_AGAINS) {
       tries--
       await sleep(AGAIN_AFTER_MS) // the news that the other sessions are lost too may be under way

@@ -69,6 +69,8 @@ export type RouteDecision =
   | {
       readonly kind: 'forward'
       readonly endpoints: readonly Endpoint[]
+      /** They are to be tried as they stand, and not at random by their weights. */
+      readonly inOrder?: boolean
       readonly service?: ServiceInfo | undefined
     }
   | {
