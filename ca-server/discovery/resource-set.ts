@@ -103,14 +103,23 @@ export class ResourceSet {
     return true
   }
 
+  /** The resource of that name, else those that have it as an alias: usually one. */
+  named(name: string): Resource[] {
+    const direct = this.#live.get(name)
+    return direct ? [direct] : [...this.#byKey.get(name)].filter(({ aliases }) => aliases.includes(name))
+  }
+
+  /** What is grouped under the name. */
+  members(name: string): Resource[] {
+    return [...this.#byKey.get(name)].filter(({ groups }) => groups.includes(name))
+  }
+
   /** What one who asks for `name` gets: the resource of that name or alias, and everything grouped with it. */
   lookup(name: string): ReadonlySet<Resource> {
-    const found = new Set<Resource>()
-    const direct = this.#live.get(name)
-    for (const resource of direct ? [direct] : this.#byKey.get(name)) {
-      found.add(resource)
-      for (const member of this.#byKey.get(resource.name)) found.add(member)
-    }
+    const named = this.named(name)
+    const found = new Set([...named, ...this.members(name)])
+    for (const resource of named)
+      if (resource.name !== name) for (const member of this.members(resource.name)) found.add(member)
     return found
   }
 

@@ -4,14 +4,9 @@
  * asked to, and at most so many bytes: a client that does not read costs nothing but this object.
  */
 import type { DeltaDiscoveryRequest } from '../../lib/proto/gen/envoy/discovery_pb.js'
-import { CulvertError } from '../../lib/errors.ts'
-import type { Follower, Resource, ResourceSet } from './resource-set.ts'
-
-/** Resources and removed names that fit into one response. */
-export interface Portion {
-  readonly resources: readonly Resource[]
-  readonly removed: readonly string[]
-}
+import { Named } from './named.ts'
+import { PortionBuilder, type Portion } from './portion.ts'
+import type { Follower, ResourceSet } from './resource-set.ts'
 
 export interface SubscriptionOptions {
   /** Content of one portion, before the last resource is added. */
@@ -22,15 +17,12 @@ export interface SubscriptionOptions {
   readonly expired: () => void
 }
 
-/** What a resource's wrapping adds to it on the wire, at most: name, version, aliases, type URL, lengths. */
-const WRAPPING_BYTES = 256
-const MAX_NAMES = 50_000
-const MAX_NAME_CHARS = 1024
 const WILDCARD = '*'
 
 export class Subscription implements Follower {
   readonly set: ResourceSet
   readonly #options: SubscriptionOptions
+  readonly #named: Named
   #revision = 0
   #isWildcard = false
   #isAnswered = false
@@ -38,23 +30,18 @@ export class Subscription implements Follower {
   #had: Map<string, string>
   /** Removals up to here are none to a client that came afterwards. */
   readonly #startRevision: number
-  /** Names still to be answered for; true when the client is to be given them whatever it has. */
-  readonly #asked = new Map<string, boolean>()
-  readonly #names = new Set<string>()
-  /** By name: what a client that asks by name has, with its version. */
-  readonly #has = new Map<string, string>()
 
   /** From the first request of a type. Throws `INPUT` when it asks for too much. */
   constructor(set: ResourceSet, first: DeltaDiscoveryRequest, options: SubscriptionOptions) {
     this.set = set
     this.#options = options
-    this.#isWildcard =
-      first.resourceNamesSubscribe.length === 0 || first.resourceNamesSubscribe.includes(WILDCARD)
-    this.#had = new Map(Object.entries(first.initialResourceVersions))
+    this.#named = new Named(set, options.always ?? [])
+    const { resourceNamesSubscribe: names, initialResourceVersions } = first
+    this.#isWildcard = names.length === 0 || names.includes(WILDCARD)
+    this.#had = new Map(Object.entries(initialResourceVersions))
     this.#startRevision = set.revision
-    this.update(first)
-    if (!this.#isWildcard) this.#resume()
-    for (const name of this.#asked.keys()) this.#asked.set(name, false) // its initial versions count
+    this.#update(first, false) // its initial versions count
+    if (!this.#isWildcard) this.#askByName(this.#had)
     set.follow(this)
   }
 
@@ -76,73 +63,62 @@ export class Subscription implements Follower {
 
   /** Takes what a request changes about the names wanted. Throws `INPUT` when they become too many. */
   update(request: DeltaDiscoveryRequest): void {
-    for (const name of request.resourceNamesSubscribe) {
-      if (name === WILDCARD) this.#wantEverything()
-      else this.#want(name)
-    }
-    for (const name of request.resourceNamesUnsubscribe) {
-      if (name === WILDCARD) this.#isWildcard = false
-      this.#names.delete(name)
-      this.#asked.delete(name)
-    }
+    const wasWildcard = this.#isWildcard
+    this.#update(request, true)
+    if (wasWildcard && !this.#isWildcard) this.#askByName(new Map())
   }
 
   /** The next portion, or undefined when there is nothing to say. The first one comes even if it is empty. */
   take(): Portion | undefined {
-    const hasNews = this.#revision < this.set.revision || this.#asked.size > 0
+    const hasNews = this.#revision < this.set.revision || this.#named.isAsked
     if (this.#isAnswered && !hasNews) return undefined
-    const portion = this.#isWildcard ? this.#takeChanges() : this.#takeNamed()
-    const isEmpty = portion.resources.length === 0 && portion.removed.length === 0
-    if (isEmpty && this.#isAnswered) return undefined
+    const portion = new PortionBuilder(this.#options.maxBytes)
+    if (this.#isWildcard) this.#takeChanges(portion)
+    else this.#takeNamed(portion)
+    if (portion.isEmpty && this.#isAnswered) return undefined
     this.#isAnswered = true
     return portion
   }
 
-  /** One who asks by name and comes back names what it has instead of what it wants. */
-  #resume(): void {
-    for (const [name, version] of this.#had) {
-      this.#want(name)
-      if (this.set.get(name)) this.#has.set(name, version)
+  #update(
+    { resourceNamesSubscribe, resourceNamesUnsubscribe }: DeltaDiscoveryRequest,
+    isForced: boolean,
+  ): void {
+    for (const name of resourceNamesSubscribe) {
+      if (name === WILDCARD) this.#wantEverything()
+      else this.#named.want(name, isForced)
     }
-    this.#had.clear()
+    for (const name of resourceNamesUnsubscribe) {
+      if (name === WILDCARD) this.#isWildcard = false
+      else this.#named.unwant(name)
+    }
   }
 
-  #want(name: string): void {
-    if (name.length > MAX_NAME_CHARS || this.#names.size >= MAX_NAMES)
-      throw new CulvertError('INPUT', `more than ${MAX_NAMES} names are asked for, or one is too long`)
-    this.#names.add(name)
-    this.#asked.set(name, true)
+  /** From here on changes are told, and what is there is told where it is asked for. */
+  #askByName(versions: ReadonlyMap<string, string>): void {
+    this.#named.resume(versions)
+    this.#had.clear()
+    this.#revision = this.set.revision
   }
 
   #wantEverything(): void {
     if (this.#isWildcard) return
     this.#isWildcard = true
     this.#revision = 0
-    this.#had = new Map(this.#has)
-    this.#has.clear()
+    this.#had = new Map(this.#named.has)
+    this.#named.rest()
   }
 
-  #takeChanges(): Portion {
-    const portion = new PortionBuilder(this.#options.maxBytes)
-    for (const [name, isForced] of this.#asked) {
-      if (portion.isFull) return portion
-      this.#asked.delete(name)
-      if (!isForced) continue
-      const found = [...this.set.lookup(name)].filter(({ name: own, aliases }) =>
-        [own, ...aliases].includes(name),
-      )
-      if (found.length === 0) portion.remove(name)
-      for (const resource of found) portion.add(resource)
-    }
-    if (this.#had.size > 0)
-      for (const name of this.#had.keys())
-        if (!this.set.get(name)) {
-          if (portion.isFull) return portion
-          this.#had.delete(name)
-          portion.remove(name)
-        }
+  #takeChanges(portion: PortionBuilder): void {
+    if (!this.#named.repeat(portion)) return
+    for (const name of this.#had.keys())
+      if (!this.set.get(name)) {
+        if (portion.isFull) return
+        this.#had.delete(name)
+        portion.remove(name)
+      }
     for (const { revision, name, resource } of this.set.since(this.#revision)) {
-      if (portion.isFull) return portion
+      if (portion.isFull) return
       this.#revision = revision
       const had = this.#had.get(name)
       this.#had.delete(name)
@@ -151,61 +127,14 @@ export class Subscription implements Follower {
       } else if (had !== resource.version) portion.add(resource)
     }
     this.#revision = this.set.revision // stale history at the end says nothing
-    return portion
   }
 
-  #takeNamed(): Portion {
-    const portion = new PortionBuilder(this.#options.maxBytes)
-    const upTo = this.set.revision
-    const wanted = new Set<string>()
-    for (const name of [...(this.#options.always ?? []), ...this.#names]) {
-      const found = this.set.lookup(name)
-      if (this.#asked.get(name)) {
-        for (const resource of found) this.#has.delete(resource.name)
-        this.#asked.set(name, false)
-      }
-      if (found.size === 0 && this.#asked.has(name) && !this.#has.has(name)) portion.remove(name)
-      for (const resource of found) {
-        wanted.add(resource.name)
-        if (this.#has.get(resource.name) === resource.version) continue
-        if (portion.isFull) return portion // `revision` stays behind, so there is more to take
-        portion.add(resource)
-        this.#has.set(resource.name, resource.version)
-      }
-      this.#asked.delete(name)
+  #takeNamed(portion: PortionBuilder): void {
+    if (!this.#named.answer(portion)) return
+    for (const { revision, name } of this.set.since(this.#revision)) {
+      if (portion.isFull || !this.#named.follow(name, portion)) return
+      this.#revision = revision
     }
-    for (const name of this.#has.keys()) {
-      if (wanted.has(name)) continue
-      this.#has.delete(name)
-      // No longer wanted is no news; no longer there is.
-      if (!this.set.get(name)) portion.remove(name)
-    }
-    this.#revision = upTo
-    return portion
-  }
-}
-
-class PortionBuilder implements Portion {
-  readonly resources: Resource[] = []
-  readonly removed: string[] = []
-  readonly #maxBytes: number
-  #bytes = 0
-
-  constructor(maxBytes: number) {
-    this.#maxBytes = maxBytes
-  }
-
-  get isFull(): boolean {
-    return this.#bytes >= this.#maxBytes
-  }
-
-  add(resource: Resource): void {
-    this.resources.push(resource)
-    this.#bytes += resource.any.value.length + WRAPPING_BYTES
-  }
-
-  remove(name: string): void {
-    this.removed.push(name)
-    this.#bytes += name.length + 4
+    this.#revision = this.set.revision
   }
 }

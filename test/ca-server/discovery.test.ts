@@ -277,10 +277,19 @@ await t.test('a client may ask by name, address or service instead of for everyt
 
   client.send({ typeUrl: ADDRESS, resourceNamesSubscribe: ['/10.98.1.10'] })
   await client.until(() => client.responses.length === 2)
-  t.strictSame(client.names(), [CLIENT])
+  t.strictSame(
+    client.names(),
+    ['/10.98.1.10', CLIENT],
+    'what is asked for by an address is there under it, too',
+  )
+  t.same(client.bytes('/10.98.1.10'), client.bytes(CLIENT))
   client.send({ typeUrl: ADDRESS, resourceNamesSubscribe: ['/10.97.0.1'] })
   await client.until(() => client.responses.length === 3)
-  t.strictSame(client.names(), [CLIENT, SERVER, ECHO], 'a virtual address brings its service and endpoints')
+  t.strictSame(
+    client.responses.at(-1)?.resources.map(({ name }) => name),
+    [ECHO, SERVER, '/10.97.0.1'],
+    'a virtual address brings its service and endpoints, and itself when all are there',
+  )
   client.send({ typeUrl: ADDRESS, resourceNamesSubscribe: ['/10.98.1.12'] })
   await client.until(() => client.responses.length === 4)
   t.strictSame(client.responses.at(-1)?.removedResources, ['/10.98.1.12'], 'there is none')
@@ -291,10 +300,15 @@ await t.test('a client may ask by name, address or service instead of for everyt
     kubePod('unasked', { ips: ['10.98.1.13'] }),
   ])
   await client.until(() => client.responses.length === 5)
-  t.strictSame(client.names(), [CLIENT, 'Kubernetes//Pod/shop/late', SERVER, ECHO])
+  const LATE = 'Kubernetes//Pod/shop/late'
+  t.strictSame(
+    client.responses.at(-1)?.resources.map(({ name }) => name),
+    [LATE, '/10.98.1.12'],
+    'and now there is one',
+  )
   ca.setWorld(WORLD)
   await client.until(() => client.responses.length === 6)
-  t.strictSame(client.responses.at(-1)?.removedResources, ['Kubernetes//Pod/shop/late'])
+  t.strictSame(client.responses.at(-1)?.removedResources, [LATE, '/10.98.1.12'])
 
   client.send({ typeUrl: ADDRESS, resourceNamesSubscribe: [CLIENT] })
   await client.until(() => client.responses.length === 7)
@@ -316,7 +330,7 @@ await t.test('a client that asked by name and comes back goes on where it was', 
     initialResourceVersions: { '/10.97.0.1': '', [ECHO]: '', [SERVER]: '', 'Kubernetes//Pod/shop/gone': '' },
   })
   await client.until(() => client.responses.length === 1)
-  t.strictSame(client.names(), [SERVER, ECHO])
+  t.strictSame(client.names(), ['/10.97.0.1', SERVER, ECHO])
   t.strictSame(client.responses[0]?.removedResources, ['Kubernetes//Pod/shop/gone'])
   const moved = kubePod('server', { node: 'node-b', ips: ['10.98.2.99'] })
   ca.setWorld(WORLD.map(object => (object === server ? moved : object)))
