@@ -11,6 +11,7 @@ import { openCluster, type Cluster } from './local.ts'
 import { prepare, startApplications, type Prepared } from './prepare.ts'
 import { enrolmentSteps, type Step } from './steps/enrolment.ts'
 import { faultSteps } from './steps/faults.ts'
+import { kubernetesSteps } from './steps/kubernetes.ts'
 import { leavingSteps } from './steps/leaving.ts'
 import { strictSteps } from './steps/strict.ts'
 
@@ -123,7 +124,7 @@ async function runSteps(
   const isWanted = ([name]: Step) => only === undefined || name.includes(only)
   const steps: Step[] = [
     ...enrolmentSteps,
-    ...[...strictSteps, ...faultSteps].filter(isWanted),
+    ...[...strictSteps, ...kubernetesSteps, ...faultSteps].filter(isWanted),
     ...(options.keep ? [] : leavingSteps),
   ]
   for (const [name, work] of steps) {
