@@ -26,7 +26,7 @@ export interface RunOptions extends OutputOptions {
 
 const DEFAULT_ROUNDS = 5
 const DEFAULT_SECONDS = 2
-const QUICK_SECONDS = 0.5
+const QUICK_SECONDS = 0.3
 
 export const DEFAULT_TIMING: Timing = timingOf(DEFAULT_SECONDS, false)
 
@@ -87,9 +87,9 @@ export function benchOptions(options: RunOptions, command: string): BenchOptions
 function timingOf(seconds: number, isQuick: boolean): Timing {
   return {
     seconds,
-    warmUpSeconds: isQuick ? 0.2 : 0.5,
-    idleSeconds: isQuick ? 1 : 5,
-    settleSeconds: isQuick ? 0.5 : 5,
+    warmUpSeconds: isQuick ? 0.05 : 0.5,
+    idleSeconds: isQuick ? 0.5 : 5,
+    settleSeconds: isQuick ? 0.2 : 5,
   }
 }
 

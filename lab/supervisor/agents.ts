@@ -21,7 +21,7 @@ export type MeshState = Pick<PodReport, 'uid' | 'namespace' | 'name' | 'state' |
 
 const POLL_MS = 20
 /** What a new agent may take until it has all pods. */
-const SERVE_TIMEOUT_MS = 30_000
+const SERVE_TIMEOUT_MS = 60_000
 const SETTLED: ReadonlySet<string> = new Set(['enrolled', 'not-enrolled'])
 
 interface Instance {

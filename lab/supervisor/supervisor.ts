@@ -36,7 +36,7 @@ export interface SupervisorOptions {
 const CONTAINER_END_MS = 1000
 const PART_END_MS = 1500
 /** What a start may take on a machine with much else to do, ms: for an agent to answer, then for each pod. */
-const START_TIMEOUT_MS = 30_000
+const START_TIMEOUT_MS = 60_000
 const MAX_WARNINGS = 100
 
 export class Supervisor {
