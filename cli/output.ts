@@ -89,6 +89,11 @@ export class Steps {
     if (!this.#isSilent && this.#isLive) process.stderr.write(`${styled('dim', '…', process.stderr)} ${text}`)
   }
 
+  /** What the step under way turns out to be. */
+  became(text: string): void {
+    if (this.#step) this.#step.text = text
+  }
+
   done(): void {
     this.#end('green', '✔')
   }
