@@ -3,6 +3,7 @@ import { CommanderError, type Command } from 'commander'
 import { VERSION } from '../lib/version.ts'
 import { agentCommand } from './agent/agent.ts'
 import { verb } from './command.ts'
+import { checkVerb } from './cluster/check.ts'
 import { installVerb } from './cluster/install.ts'
 import { labCommand } from './lab/lab.ts'
 import { EXIT, fail, note } from './output.ts'
@@ -22,6 +23,7 @@ function program(): Command {
     .enablePositionalOptions()
     .version(VERSION, '--version', 'print the version')
     .addCommand(labCommand())
+    .addCommand(checkVerb())
     .addCommand(installVerb())
     .addCommand(agentCommand())
 }
