@@ -23,6 +23,8 @@ export interface Metrics {
   readonly discoveryRefused: Counter<'type'>
   readonly reports: Counter<'result'>
   readonly worldErrors: Counter
+  readonly statusWrites: Counter<'result'>
+  readonly events: Counter<'result'>
 }
 
 /** Numbers that are looked up when somebody asks for them. */
@@ -105,6 +107,18 @@ export function createMetrics(): Metrics {
     reports: new Counter({
       name: 'culvert_ca_reports_total',
       help: "Agents' reports, by what became of them.",
+      labelNames: ['result'],
+      registers,
+    }),
+    statusWrites: new Counter({
+      name: 'culvert_ca_status_writes_total',
+      help: 'Writes of the status annotation of pods, by what became of them.',
+      labelNames: ['result'],
+      registers,
+    }),
+    events: new Counter({
+      name: 'culvert_ca_events_total',
+      help: 'Kubernetes Events, by what became of them.',
       labelNames: ['result'],
       registers,
     }),

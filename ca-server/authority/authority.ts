@@ -13,9 +13,11 @@ import { intermediateFrom } from './intermediate.ts'
 import type { Issuer } from './issuer.ts'
 import { signServing, signWorkload, type IssuedCertificate, type LeafRequest } from './leaf.ts'
 import { openOwnRoot } from './own-root.ts'
+import { FileRootStore, type RootStore } from './root-store.ts'
 
 export type AuthoritySource =
   | { readonly kind: 'own-root'; readonly directory: string }
+  | { readonly kind: 'kept-root'; readonly store: RootStore }
   | {
       readonly kind: 'intermediate'
       readonly keyFile: string
@@ -61,9 +63,10 @@ export class Authority {
   /** Opens or makes what signs. Throws `PKI` when there is something and it cannot be used. */
   static async open(options: AuthorityOptions): Promise<Authority> {
     const authority = new Authority(options)
-    if (options.source.kind === 'own-root') {
+    const { source } = options
+    if (source.kind !== 'intermediate') {
       const { issuer, created } = await openOwnRoot({
-        directory: options.source.directory,
+        store: source.kind === 'own-root' ? new FileRootStore(source.directory) : source.store,
         trustDomain: options.trustDomain,
         engine: authority.#engine,
       })

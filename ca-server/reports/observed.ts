@@ -1,16 +1,18 @@
 /**
  * What the agents observed about each pod, as far as they are to be believed:
  *
- * - a node's agent is believed about pods of that node only;
- * - while two agents overlap on a node, the one that started last is believed, and a drained predecessor's late
- *   word is not; when the newest has been silent for long, clocks may have gone back and any word counts again;
+ * - a node's agent is believed about pods of that node only, and of several the newest (`node-agents.ts`);
  * - a full report takes back what was said about pods that it does not name;
- * - an observation belongs to a pod's uid and goes with it.
+ * - an observation belongs to a pod's uid and goes with it;
+ * - in a cluster it stands in the pod's annotation, where other replicas find it (`annotation.ts`).
  */
 import { errorText } from '../../lib/errors.ts'
 import type { KubePod } from '../../lib/kube/objects.ts'
 import type { Logger } from '../../lib/log.ts'
 import { objectKey, type World, type WorldChange } from '../world/world.ts'
+import { annotationFor, annotationOf, observationFrom, type StatusAnnotations } from './annotation.ts'
+import { EarlyWords } from './early.ts'
+import { NodeAgents, type AgentStart } from './node-agents.ts'
 import type { Observation, ObservedState, ObservedStore } from './store.ts'
 
 export interface PodStatement {
@@ -20,11 +22,8 @@ export interface PodStatement {
   readonly observedAtMs: number
 }
 
-export interface AgentReport {
-  /** From the token. */
-  readonly node: string
-  readonly instance: string
-  readonly startedAtMs: number
+/** The node is from the token. */
+export interface AgentReport extends AgentStart {
   readonly full: boolean
   readonly pods: readonly PodStatement[]
 }
@@ -39,37 +38,29 @@ export interface ReportOutcome {
 export interface ObservedOptions {
   readonly world: World
   readonly store: ObservedStore
+  /** Where pods have their status in an annotation. */
+  readonly annotations?: StatusAnnotations | undefined
   readonly log: Logger
   /** Milliseconds of a clock that never goes back. @default performance.now */
   readonly nowMs?: () => number
 }
 
-/** Agents report in full every minute; three minutes of silence mean that the newest one is gone. */
-const SILENCE_MS = 180_000
-/** An agent may hear of a pod before the world does: such reports wait this long. */
-const EARLY_MS = 60_000
-const MAX_EARLY = 10_000
-
-interface NodeAgent {
-  instance: string
-  startedAtMs: number
-  heardMs: number
-}
-
 export class Observed {
   readonly #world: World
   readonly #store: ObservedStore
+  readonly #annotations: StatusAnnotations | undefined
   readonly #log: Logger
   readonly #nowMs: () => number
   readonly #byUid = new Map<string, Observation>()
-  readonly #agents = new Map<string, NodeAgent>()
-  readonly #early = new Map<string, { readonly observation: Observation; readonly atMs: number }>()
+  readonly #agents = new NodeAgents()
+  readonly #early = new EarlyWords()
   readonly #listeners = new Set<(podKeys: readonly string[]) => void>()
   #isPruned = false
 
   private constructor(options: ObservedOptions) {
     this.#world = options.world
     this.#store = options.store
+    this.#annotations = options.annotations
     this.#log = options.log
     this.#nowMs = options.nowMs ?? (() => performance.now())
   }
@@ -81,15 +72,12 @@ export class Observed {
       options.log.error({ err: errorText(err) }, 'observations lost, pods count as plain until agents report')
       return []
     })
-    const nowMs = observed.#nowMs()
     for (const observation of remembered) {
       observed.#byUid.set(observation.podUid, observation)
-      const agent = observed.#agents.get(observation.node)
-      const { node, instance, startedAtMs } = observation
-      if (!agent || agent.startedAtMs < startedAtMs)
-        observed.#agents.set(node, { instance, startedAtMs, heardMs: nowMs })
+      observed.#agents.remember(observation, observed.#nowMs())
     }
     options.world.onChange(changes => observed.#worldChanged(changes))
+    options.annotations?.onWritten(podUid => observed.#written(podUid))
     return observed
   }
 
@@ -112,51 +100,45 @@ export class Observed {
 
   /** Takes a report. Ends when what it changed is durable; listeners have heard of it before. */
   async report(report: AgentReport): Promise<ReportOutcome> {
-    if (!this.#believes(report)) return { believed: false, unknownPods: [] }
-    const changed: Observation[] = []
+    if (!this.#agents.believe(report, this.#nowMs())) return { believed: false, unknownPods: [] }
+    const said: [KubePod, Observation][] = []
     const unknownPods: string[] = []
     const named = new Set<string>()
     for (const statement of report.pods) {
       named.add(statement.podUid)
       const pod = this.#world.podByUid(statement.podUid)
       if (pod?.spec.nodeName === report.node) {
-        changed.push(observationOf(pod, statement, report))
+        said.push([pod, observationOf(pod.metadata, statement, report)])
         continue
       }
       unknownPods.push(statement.podUid)
-      if (!pod) this.#keepEarly(statement, report)
+      if (!pod) this.#early.keep(observationOf({ name: '' }, statement, report), this.#nowMs())
     }
-    if (report.full) changed.push(...this.#takenBack(report, named))
-    await this.#take(changed)
+    if (report.full) said.push(...this.#takenBack(report, named))
+    for (const [pod, observation] of said) this.#annotate(pod, observation)
+    await this.#take(said.map(([, observation]) => observation))
     return { believed: true, unknownPods }
   }
 
-  #believes(report: AgentReport): boolean {
-    const nowMs = this.#nowMs()
-    const newest = this.#agents.get(report.node)
-    const isLate =
-      newest !== undefined &&
-      report.instance !== newest.instance &&
-      report.startedAtMs < newest.startedAtMs &&
-      nowMs - newest.heardMs < SILENCE_MS
-    if (isLate) return false
-    const { instance, startedAtMs } = report
-    this.#agents.set(report.node, { instance, startedAtMs, heardMs: nowMs })
-    return true
+  /** What a full report says by leaving it out. */
+  #takenBack(report: AgentReport, named: ReadonlySet<string>): [KubePod, Observation][] {
+    const said: [KubePod, Observation][] = []
+    for (const pod of this.#world.podsOnNode(report.node)) {
+      const { uid } = pod.metadata
+      const isKnown = (this.of(pod)?.state ?? 'not-enrolled') !== 'not-enrolled'
+      if (named.has(uid) || !(isKnown || (this.#annotations && annotationOf(pod) !== undefined))) continue
+      const statement = { podUid: uid, state: 'not-enrolled', detail: '', observedAtMs: Date.now() } as const
+      said.push([pod, observationOf(pod.metadata, statement, report)])
+    }
+    this.#early.keepOnly(report.node, named)
+    return said
   }
 
-  /** What a full report says by leaving it out. */
-  #takenBack(report: AgentReport, named: ReadonlySet<string>): Observation[] {
-    const changed: Observation[] = []
-    for (const pod of this.#world.podsOnNode(report.node)) {
-      const before = this.of(pod)
-      if (!before || before.state === 'not-enrolled' || named.has(pod.metadata.uid)) continue
-      const statement = { podUid: before.podUid, state: 'not-enrolled', detail: '' } as const
-      changed.push(observationOf(pod, { ...statement, observedAtMs: Date.now() }, report))
-    }
-    for (const [uid, { observation }] of this.#early)
-      if (observation.node === report.node && !named.has(uid)) this.#early.delete(uid)
-    return changed
+  /** Has the pod's annotation say what its agent does. Those that are leaving are left alone. */
+  #annotate(pod: KubePod, observation: Observation): void {
+    const text = annotationFor(pod, observation)
+    if (text === undefined && pod.metadata.deletionTimestamp !== undefined) return
+    this.#annotations?.put(pod, text, observation.state === 'pending')
   }
 
   async #take(observations: readonly Observation[]): Promise<void> {
@@ -178,41 +160,59 @@ export class Observed {
     await this.#store.record(changed, [])
   }
 
-  #keepEarly(statement: PodStatement, report: AgentReport): void {
-    this.#early.delete(statement.podUid) // so that the map stays in the order of arrival
-    const [oldest] = this.#early.keys()
-    if (this.#early.size >= MAX_EARLY) this.#early.delete(oldest!)
-    const observation = { ...statement, node: report.node, namespace: '', name: '', ...startOf(report) }
-    this.#early.set(statement.podUid, { observation, atMs: this.#nowMs() })
-  }
-
   #worldChanged(changes: readonly WorldChange[]): void {
     const removed: string[] = []
     const arrived: Observation[] = []
     for (const { kind, before, after } of changes) {
       if (kind !== 'Pod') continue
-      if (before && before.metadata.uid !== after?.metadata.uid) removed.push(before.metadata.uid)
-      if (after && before?.metadata.uid !== after.metadata.uid)
-        arrived.push(...this.#earlyFor(after as KubePod))
+      const isNew = before?.metadata.uid !== after?.metadata.uid
+      if (before && isNew) removed.push(before.metadata.uid)
+      if (!after) continue
+      const early = isNew ? this.#earlyFor(after as KubePod) : undefined
+      const found = early ?? this.#annotated(isNew ? undefined : (before as KubePod), after as KubePod)
+      if (found) arrived.push(found)
     }
     if (this.#world.isSynced && !this.#isPruned) {
       this.#isPruned = true
       for (const uid of this.#byUid.keys()) if (!this.#world.podByUid(uid)) removed.push(uid)
     }
+    for (const uid of removed) this.#annotations?.forget(uid)
     const known = removed.filter(uid => this.#byUid.delete(uid))
     const stored = known.length > 0 ? this.#store.record([], known) : Promise.resolve()
-    Promise.all([stored, this.#take(arrived)]).catch((err: unknown) => {
-      this.#log.error({ err: errorText(err) }, 'observations not stored')
-    })
+    Promise.all([stored, this.#take(arrived)]).catch((err: unknown) => this.#notStored(err))
   }
 
-  #earlyFor(pod: KubePod): Observation[] {
-    const early = this.#early.get(pod.metadata.uid)
-    if (!early) return []
-    this.#early.delete(pod.metadata.uid)
-    const { observation, atMs } = early
-    if (observation.node !== pod.spec.nodeName || this.#nowMs() - atMs > EARLY_MS) return []
-    return [{ ...observation, namespace: pod.metadata.namespace ?? '', name: pod.metadata.name }]
+  #earlyFor(pod: KubePod): Observation | undefined {
+    const early = this.#early.take(pod.metadata.uid, this.#nowMs())
+    if (early?.node !== pod.spec.nodeName) return undefined
+    const { namespace = '', name } = pod.metadata
+    const observation = { ...early!, namespace, name }
+    this.#annotate(pod, observation)
+    return observation
+  }
+
+  /** What the annotation of a pod says that it did not say before. */
+  #annotated(before: KubePod | undefined, pod: KubePod): Observation | undefined {
+    if (!this.#annotations || this.#annotations.isOutdated(pod)) return undefined
+    return annotationOf(before) === annotationOf(pod) ? undefined : this.#read(pod)
+  }
+
+  #read(pod: KubePod): Observation | undefined {
+    const held = this.of(pod)
+    const isFirstHand =
+      held !== undefined && held.instance !== '' && this.#agents.isSpeaking(held.node, this.#nowMs())
+    return observationFrom(pod, held, isFirstHand, Date.now())
+  }
+
+  /** Somebody may have written after us, and we have heard of that first. */
+  #written(podUid: string): void {
+    const pod = this.#world.podByUid(podUid)
+    const found = pod && !this.#annotations!.isOutdated(pod) ? this.#read(pod) : undefined
+    if (found) this.#take([found]).catch((err: unknown) => this.#notStored(err))
+  }
+
+  #notStored(err: unknown): void {
+    this.#log.error({ err: errorText(err) }, 'observations not stored')
   }
 
   #tell(podKeys: readonly string[]): void {
@@ -220,14 +220,14 @@ export class Observed {
   }
 }
 
-function observationOf(pod: KubePod, statement: PodStatement, report: AgentReport): Observation {
-  const { podUid, state, detail, observedAtMs } = statement
-  const { namespace = '', name } = pod.metadata
-  return { podUid, namespace, name, node: report.node, state, detail, observedAtMs, ...startOf(report) }
-}
-
-function startOf({ instance, startedAtMs }: AgentReport): Pick<Observation, 'instance' | 'startedAtMs'> {
-  return { instance, startedAtMs }
+/** Nobody observes what is still to come: an agent whose clock is ahead would never be wrong again. */
+function observationOf(
+  { namespace = '', name }: Pick<KubePod['metadata'], 'namespace' | 'name'>,
+  { podUid, state, detail, observedAtMs }: PodStatement,
+  { node, instance, startedAtMs }: AgentReport,
+): Observation {
+  const seenAtMs = Math.min(observedAtMs, Date.now())
+  return { podUid, namespace, name, node, state, detail, observedAtMs: seenAtMs, instance, startedAtMs }
 }
 
 /** Reports whether `after` tells nothing new: the time alone is not worth a write. */
