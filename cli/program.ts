@@ -5,6 +5,9 @@ import { agentCommand } from './agent/agent.ts'
 import { verb } from './command.ts'
 import { checkVerb } from './cluster/check.ts'
 import { installVerb } from './cluster/install.ts'
+import { statusVerb } from './cluster/status.ts'
+import { uninstallVerb } from './cluster/uninstall.ts'
+import { upgradeCommand } from './cluster/upgrade.ts'
 import { labCommand } from './lab/lab.ts'
 import { EXIT, fail, note } from './output.ts'
 
@@ -18,6 +21,9 @@ function program(): Command {
     examples: [
       ['culvert lab up', 'try it on this machine, no cluster needed'],
       ['culvert lab --help', 'what can be done there'],
+      ['culvert check', 'whether your cluster can have it'],
+      ['culvert install', 'put it there'],
+      ['culvert status', 'who is in the mesh'],
     ],
   })
     .enablePositionalOptions()
@@ -25,6 +31,9 @@ function program(): Command {
     .addCommand(labCommand())
     .addCommand(checkVerb())
     .addCommand(installVerb())
+    .addCommand(statusVerb())
+    .addCommand(upgradeCommand())
+    .addCommand(uninstallVerb())
     .addCommand(agentCommand())
 }
 
