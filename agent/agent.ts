@@ -68,10 +68,10 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
     mesh,
     nodeName: config.nodeName,
     unknownHoldMs: config.unknownHoldMs,
+    ownAddresses,
     ...(kubelet && { isKubelet: kubelet.called }),
     log: log.child({ component: 'router' }),
   })
-  router.setOwnAddresses(ownAddresses())
 
   const token = async () => (await readFile(config.tokenFile, 'utf8')).trim()
   const caChannel = new Channel({

@@ -2,6 +2,9 @@
  * Whether an inbound connection may come in, and under which word. A tunnelled one has a verified identity and
  * is up to the policies alone. A plaintext one passes, in this order, as a probe of the pod's own kubelet, by an
  * excluded port, or, where the pod is not strict, past the policies; its reason then says who was not enrolled.
+ *
+ * A probe goes to a port that the pod declares for one, comes from nobody who is known to be another, and from a socket
+ * that the kubelet has open. A node port whose client the node stands in for comes from the node's address, too.
  */
 import { Cidr, isLoopback, type SocketAddress } from '../../lib/address.ts'
 import type { PlaintextReason } from '../../lib/reasons.ts'
@@ -36,6 +39,7 @@ export interface AdmissionAnswer {
   readonly verdict?: Verdict
 }
 
+/** Decides. */
 export function decideAdmission(
   context: AdmissionContext,
   to: RoutedPod,
@@ -58,11 +62,15 @@ export function decideAdmission(
     return certain(refuse('policy', `${ip} is not an address of pod ${pod.namespace}/${pod.name}`))
 
   const self = mesh.workloadOf(pod)
+  if (
+    identity === undefined &&
+    !isSomebodyElse(context, question.sourceIp) &&
+    self?.details?.probePorts.includes(port)
+  ) {
+    const answer = asProbe(context, to, question)
+    if (answer) return certain(answer)
+  }
   if (identity === undefined) {
-    const isProbe = isOwnNode(context, sourceIp) && self?.details?.probePorts.includes(port) === true
-    if (isProbe && !mustProve(context, to, port))
-      return certain({ kind: 'admit', reason: 'kubelet-probe', peer })
-    if (isProbe) return certain(probe(context, question, peer))
     if (to.excludedInbound.has(port)) return certain({ kind: 'admit', reason: 'excluded-port', peer })
     if (to.enrolment.strictInbound) {
       const detail = `plaintext from ${describe(source, sourceIp)}, and pod ${pod.namespace}/${pod.name} is strict`
@@ -84,19 +92,25 @@ export function decideAdmission(
   return { decision: { kind: 'admit', reason, peer }, isUncertain, verdict }
 }
 
-/** Others of the node are let in all the same where the pod is not strict: then only the word depends on who it was. */
-function mustProve({ isKubelet }: AdmissionContext, to: RoutedPod, port: number): boolean {
-  return isKubelet !== undefined && to.enrolment.strictInbound && !to.excludedInbound.has(port)
-}
-
-/** The kubelet calls from a port of its own each time: only of one connection can be said whose it is. */
-function probe(context: AdmissionContext, question: AdmitQuestion, peer: PeerInfo): AdmitDecision {
+/**
+ * What holds if it is a probe; undefined when it is none. The kubelet calls from a port of its own each time, so whose a
+ * connection is can only be asked of each: where strict would refuse it, whatever address it comes from, and else where
+ * the address is the node's, for the word that it is counted under.
+ */
+function asProbe(
+  context: AdmissionContext,
+  to: RoutedPod,
+  question: AdmitQuestion,
+): AdmitDecision | undefined {
+  const { isKubelet, nodeName } = context
   const { sourceIp, sourcePort, ip, port } = question
-  const admitted = { kind: 'admit', reason: 'kubelet-probe', peer } as const
-  if (sourcePort === undefined) return { ...admitted, isForEach: true }
-  if (context.isKubelet?.({ ip: sourceIp, port: sourcePort }, { ip, port }) !== false) return admitted
-  const detail = `plaintext from a process of node ${context.nodeName} that is not its kubelet, to a port for probes`
-  return { kind: 'refuse', reason: 'strict', detail, peer }
+  const isNodes = isOwnNode(context, sourceIp)
+  const probe = { kind: 'admit', reason: 'kubelet-probe', peer: { node: nodeName } } as const
+  if (!isKubelet) return isNodes ? probe : undefined
+  if (!isNodes && !to.enrolment.strictInbound) return undefined
+  if (sourcePort === undefined) return { ...probe, isForEach: true }
+  const isIt = isKubelet({ ip: sourceIp, port: sourcePort }, { ip, port }) ?? isNodes
+  return isIt ? probe : undefined
 }
 
 function plainReason(
@@ -118,6 +132,11 @@ function plainReason(
 
 function isOwnNode({ mesh, nodeName, ownAddresses }: AdmissionContext, ip: string): boolean {
   return ownAddresses.has(ip) || mesh.nodes.addressesOf(nodeName).includes(ip)
+}
+
+/** A pod, or another node. */
+function isSomebodyElse({ mesh, nodeName }: AdmissionContext, ip: string): boolean {
+  return mesh.workloads.byIp(ip)?.isPod === true || (mesh.nodes.at(ip)?.name ?? nodeName) !== nodeName
 }
 
 function isOnAnyNode(context: AdmissionContext, ip: string): boolean {

@@ -26,6 +26,8 @@ import type { Verdict } from './policies.ts'
 import type { Workload } from './records.ts'
 
 const MAX_WARNED_POLICIES = 1000
+/** The node's addresses are looked for no more often. */
+const OWN_ADDRESSES_MS = 1000
 
 export interface RouterOptions {
   readonly mesh: Mesh
@@ -38,6 +40,8 @@ export interface RouterOptions {
   readonly unknownHoldMs?: number
   /** Tells the kubelet from others of the node. @default everything that calls a probe's port from the node is it */
   readonly isKubelet?: KubeletProof
+  /** The node's own addresses, as it sees them itself: bridges have some that the cluster does not know. @default none */
+  readonly ownAddresses?: () => readonly string[]
   readonly log: Logger
 }
 
@@ -57,6 +61,7 @@ export class Router implements Control {
   readonly #nodeName: string
   readonly #unknownHoldMs: number
   readonly #isKubelet: KubeletProof | undefined
+  readonly #readOwnAddresses: () => readonly string[]
   readonly #log: Logger
   readonly #pods = new Map<string, RoutedPod>()
   // Pods that were waited for and that discovery did not tell of in time: not waited for again.
@@ -68,6 +73,7 @@ export class Router implements Control {
   readonly #listeners: ((podUid?: string) => void)[] = []
   readonly #warnedPolicies = new Set<string>()
   #ownAddresses: ReadonlySet<string> = new Set()
+  #ownAddressesAtMs = -Infinity
   readonly #staleUids = new Set<string>()
   #isAllStale = false
   #isFlushScheduled = false
@@ -85,6 +91,7 @@ export class Router implements Control {
     this.#nodeName = options.nodeName
     this.#unknownHoldMs = options.unknownHoldMs ?? 1000
     this.#isKubelet = options.isKubelet
+    this.#readOwnAddresses = options.ownAddresses ?? (() => [])
     this.#log = options.log
     this.#mesh.onChange(changes => this.#onChange(changes))
   }
@@ -103,12 +110,6 @@ export class Router implements Control {
     this.#workloads.delete(uid)
     this.#affinity.forget(uid)
     if (this.#pods.delete(uid)) this.#invalidate(uid)
-  }
-
-  /** Addresses of this node beyond those the cluster knows it by: kubelet probes may come from any of them. */
-  setOwnAddresses(ips: readonly string[]): void {
-    this.#ownAddresses = new Set(ips)
-    this.#invalidate()
   }
 
   /**
@@ -148,6 +149,7 @@ export class Router implements Control {
   async admit(question: AdmitQuestion): Promise<AdmitDecision> {
     this.counters.admissions++
     const { podUid, sourceIp } = question
+    if (question.identity === undefined && !this.#mesh.workloads.byIp(sourceIp)) this.#lookForOwnAddresses()
     let answer = this.#decideAdmission(question)
     if (answer.isUncertain && !this.#unheardOf.has(podUid)) {
       this.counters.held++
@@ -188,6 +190,17 @@ export class Router implements Control {
     const detail = `pod ${question.podUid} is not known to the agent`
     const peer = question.identity === undefined ? {} : { identity: question.identity }
     return { decision: { kind: 'refuse', reason: 'unreachable', detail, peer }, isUncertain: false }
+  }
+
+  /** A node gets addresses as it goes on: a bridge with its first pod. */
+  #lookForOwnAddresses(): void {
+    const nowMs = performance.now()
+    if (nowMs - this.#ownAddressesAtMs < OWN_ADDRESSES_MS) return
+    this.#ownAddressesAtMs = nowMs
+    const now = this.#readOwnAddresses()
+    if (now.length === this.#ownAddresses.size && now.every(ip => this.#ownAddresses.has(ip))) return
+    this.#ownAddresses = new Set(now)
+    this.#invalidate()
   }
 
   #giveUpOn(podUid: string): void {

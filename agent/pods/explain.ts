@@ -1,8 +1,7 @@
 /** The rules of one pod, for `agent rules --print POD`: what should stand there, why, and what it has counted. */
 import { CulvertError } from '../../lib/errors.ts'
-import { inspectRedirect, readCounters } from '../redirect/apply.ts'
+import { inspectRedirect, readCounters, rulesFor } from '../redirect/apply.ts'
 import { explainRules } from '../redirect/explain.ts'
-import { describeRules } from '../redirect/rules.ts'
 import { normalSettings } from '../redirect/settings.ts'
 import type { PodLife } from './pod-life.ts'
 
@@ -16,10 +15,11 @@ export async function explainPod(life: PodLife | undefined, name: string): Promi
   const head = `pod ${pod.namespace}/${pod.name} (${pod.uid}), ${status.state}${status.detail ? `: ${status.detail}` : ''}\n`
   if (netnsFd === undefined || !enrolment) return `${head}not captured: no rules\n`
   const settings = normalSettings(enrolment)
-  const [{ drift, bypasses }, counters] = await Promise.all([
+  const [{ drift, bypasses }, counters, rules] = await Promise.all([
     inspectRedirect(netnsFd, settings),
     readCounters(netnsFd),
+    rulesFor(netnsFd, settings),
   ])
   const findings = [...drift.map(what => `drifted: ${what}\n`), ...bypasses.map(what => `bypass: ${what}\n`)]
-  return head + findings.join('') + explainRules(describeRules(settings), counters)
+  return head + findings.join('') + explainRules(rules, counters)
 }

@@ -63,7 +63,7 @@ export interface RemoveOptions {
 export function applyRedirect(podNetnsFd: number, settings: RedirectSettings): Promise<void> {
   return inTurn(podNetnsFd, async netnsFd => {
     addReturnRoutes(netnsFd)
-    await program(netnsFd, describeRules(settings), TABLES, nameOf(settings))
+    await program(netnsFd, await rulesFor(netnsFd, settings), TABLES, nameOf(settings))
   })
 }
 
@@ -87,6 +87,11 @@ export function removeReturnPath(podNetnsFd: number): Promise<void> {
 async function dropReturnPath(netnsFd: number): Promise<void> {
   await program(netnsFd, NOTHING, ['mangle'], 'no return path')
   removeReturnRoutes(netnsFd)
+}
+
+/** What should stand in the namespace: the rules depend on what this machine's kernel can do. Throws like `applyRedirect`. */
+export async function rulesFor(netnsFd: number, settings: RedirectSettings): Promise<RuleSet> {
+  return describeRules(settings, await backend(netnsFd))
 }
 
 /** Compares the namespace with what the settings ask for. Throws like `applyRedirect`. */
@@ -119,7 +124,7 @@ function listed(
     const before = stateOf(iptables, netnsFd)
     // Another pod's rules may have been the same, and may have been listed while these waited for it.
     if (before && memory.isClean(before.fingerprint, wanted)) return CLEAN
-    const ruleSet = describeRules(settings)
+    const ruleSet = describeRules(settings, iptables)
     const found = await forEachFamily(netnsFd, async family => {
       const saved = parseSaved(await iptables.save(netnsFd, family))
       return {

@@ -8,7 +8,7 @@ import { CulvertError, errorText } from '../../lib/errors.ts'
 import { openMemoryFile, openPipe, programPath, signalChild, startChild } from '../sys/children.ts'
 import { closeFd } from '../sys/fd.ts'
 import { inNetns } from '../sys/netns.ts'
-import type { Family } from './rules.ts'
+import type { Abilities, Family } from './rules.ts'
 
 export type Variant = 'nft' | 'legacy'
 
@@ -28,8 +28,14 @@ const MAX_ERROR_BYTES = 4096
 
 const INSTALL_HINT = 'install the package iptables in the image or on the machine'
 
-export class Iptables {
+/** A rule that needs what `Abilities.seesListeners` says. */
+const SOCKET_TEST =
+  '*nat\n:CULVERT_TEST - [0:0]\n-A CULVERT_TEST -p tcp -m socket --nowildcard -j RETURN\nCOMMIT\n'
+
+export class Iptables implements Abilities {
   readonly variant: Variant
+  /** Where not, the agent accepts what comes for ports that nobody listens on, and resets it. */
+  seesListeners = false
   /** Between `iptables` and `-save`. */
   readonly #infix: string
 
@@ -48,6 +54,10 @@ export class Iptables {
       const iptables = new Iptables(variant, infix)
       try {
         await iptables.#restore(netnsFd, 4, '*nat\nCOMMIT\n', ['--test'])
+        iptables.seesListeners = await iptables.#restore(netnsFd, 4, SOCKET_TEST, ['--test']).then(
+          () => true,
+          () => false,
+        )
         return iptables
       } catch (err) {
         problems.push(errorText(err))

@@ -6,6 +6,9 @@
  *
  * Only SYNs: connections that were open before keep their way. Passing is RETURN, not ACCEPT, so that rules
  * that the pod has of its own still get their turn; only the agent's own connections are kept from them.
+ *
+ * A SYN to a port that nobody listens on is refused by the kernel, as without a mesh. Were it captured, the agent would
+ * have to accept it before it can know: a kubelet's TCP probe, which asks for no more, would find every port open.
  */
 import { Cidr } from '../../lib/address.ts'
 import { MARK, MARK_MASK, PORT, RETURN_MARK } from '../ports.ts'
@@ -62,10 +65,21 @@ const AGENT_MARK = `-m mark --mark ${hex(MARK)}/${hex(MARK_MASK)}`
 const TCP = '-p tcp -m tcp'
 /** As iptables-save writes `--syn`. */
 const SYN = `${TCP} --tcp-flags FIN,SYN,RST,ACK SYN`
+/** Addressed to a socket that is there: one that listens. */
+const LISTENER = '-m socket --nowildcard'
 const NOT_SYN = `${TCP} ! --tcp-flags FIN,SYN,RST,ACK SYN`
 
-/** The rules and policies of a pod with these settings, in the order in which they stand. Pure. Throws `INPUT`. */
-export function describeRules(wanted: RedirectSettings): RuleSet {
+/** What a kernel may have or not. */
+export interface Abilities {
+  /** The match `socket` (xt_socket). Without it all SYNs that come are captured. */
+  readonly seesListeners: boolean
+}
+
+/**
+ * The rules and policies of a pod with these settings, on a kernel with these abilities, in the order in which they
+ * stand. Pure. Throws `INPUT`.
+ */
+export function describeRules(wanted: RedirectSettings, abilities: Abilities): RuleSet {
   const settings = normalSettings(wanted)
   const rules: Rule[] = []
   const policies: Policy[] = []
@@ -73,9 +87,9 @@ export function describeRules(wanted: RedirectSettings): RuleSet {
     const add: Add = (table, chain, id, match, target, reason, more = {}) =>
       rules.push({ family, table, chain, id, match, target: `-j ${target}`, reason, ...more })
     returnPath(add)
-    captureInbound(add, settings)
+    captureInbound(add, settings, abilities)
     captureOutbound(add, settings, family)
-    if (settings.strictInbound) policies.push(lockInbound(add, settings, family))
+    if (settings.strictInbound) policies.push(lockInbound(add, settings, family, abilities))
     if (settings.requireOutbound) policies.push(lockOutbound(add, settings, family))
   }
   return { rules, policies }
@@ -138,7 +152,7 @@ function returnPath(add: Add): void {
   )
 }
 
-function captureInbound(add: Add, settings: RedirectSettings): void {
+function captureInbound(add: Add, settings: RedirectSettings, { seesListeners }: Abilities): void {
   const chain = 'CULVERT_PREROUTING'
   jump(add, 'nat', 'PREROUTING', chain, 'first', 'every connection that comes to the pod passes here')
   add('nat', chain, 'pass/loopback/inbound', '-i lo', 'RETURN', 'loopback is the business of the pod alone')
@@ -186,10 +200,19 @@ function captureInbound(add: Add, settings: RedirectSettings): void {
     'nat',
     chain,
     'captured/inbound',
-    SYN,
+    seesListeners ? `${SYN} ${LISTENER}` : SYN,
     `REDIRECT --to-ports ${PORT.inbound}`,
     'all other TCP that comes in plaintext goes to the agent, which lets it through or refuses it',
   )
+  if (seesListeners)
+    add(
+      'nat',
+      chain,
+      'refused/inbound',
+      SYN,
+      'ACCEPT',
+      'nobody listens there: the kernel says so to whoever asks, and no rule sends it elsewhere',
+    )
 }
 
 function captureOutbound(add: Add, settings: RedirectSettings, family: Family): void {
@@ -266,7 +289,12 @@ function captureOutbound(add: Add, settings: RedirectSettings, family: Family): 
  * Strict a second time, without the capture: what was captured is addressed to the agent by now, so any other
  * SYN came around it.
  */
-function lockInbound(add: Add, settings: RedirectSettings, family: Family): Policy {
+function lockInbound(
+  add: Add,
+  settings: RedirectSettings,
+  family: Family,
+  { seesListeners }: Abilities,
+): Policy {
   const chain = 'CULVERT_INPUT'
   jump(add, 'filter', 'INPUT', chain, 'first', 'before any rule that would accept')
   add(
@@ -299,10 +327,19 @@ function lockInbound(add: Add, settings: RedirectSettings, family: Family): Poli
     'filter',
     chain,
     'strict/inbound',
-    SYN,
+    seesListeners ? `${SYN} ${LISTENER}` : SYN,
     'DROP',
     'strict: a SYN that came around the capture gets nowhere; counted',
   )
+  if (seesListeners)
+    add(
+      'filter',
+      chain,
+      'lock/refused/inbound',
+      SYN,
+      'REJECT --reject-with tcp-reset',
+      'nobody listens there, or not a moment ago: refused, so that nothing slips in while somebody begins to',
+    )
   return lockPolicy(add, family, 'INPUT')
 }
 

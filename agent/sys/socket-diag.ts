@@ -82,7 +82,9 @@ export function connectionInode(from: SocketAddress, to: SocketAddress): bigint 
   const message = encodeMessage(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_ACK, request)
   try {
     for (const { type, body } of netlinkRequest(NETLINK_SOCK_DIAG, message, 'look up a connection')) {
-      if (type !== SOCK_DIAG_BY_FAMILY || body.length < MESSAGE_BYTES) continue
+      // Without a connection the kernel gives who listens at its local end.
+      if (type !== SOCK_DIAG_BY_FAMILY || body.length < MESSAGE_BYTES || body[MESSAGE_STATE] === TCP_LISTEN)
+        continue
       const inode = new DataView(body.buffer, body.byteOffset).getUint32(MESSAGE_INODE, true)
       return inode === 0 ? undefined : BigInt(inode)
     }

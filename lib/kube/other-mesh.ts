@@ -42,7 +42,8 @@ export function otherMeshOf(pod: MarkedPod, namespace?: Pick<ObjectMeta, 'labels
     mesh =>
       (meshProxy !== undefined && mesh.container === meshProxy) ||
       Object.entries(mesh.annotations).some(
-        ([name, value]) => Object.hasOwn(annotations, name) && (value ?? annotations[name]) === annotations[name],
+        ([name, value]) =>
+          Object.hasOwn(annotations, name) && (value ?? annotations[name]) === annotations[name],
       ),
   )
   if (marked) return marked.text

@@ -4,7 +4,7 @@ import { NOT_ENROLLED, type Enrolment } from '../../lib/enrolment.ts'
 import { applyRedirect, readCounters } from '../../agent/redirect/apply.ts'
 import { forgedMarks } from '../../agent/redirect/counters.ts'
 import { askFrom, connectAsAgent, standInAgent } from '../helpers/capture.ts'
-import { inPod, makePods, serve } from '../helpers/pods.ts'
+import { connectFrom, inPod, makePods, serve } from '../helpers/pods.ts'
 import { readAll } from '../helpers/tcp.ts'
 
 const enrolment = (more: Partial<Enrolment> = {}): Enrolment => ({ ...NOT_ENROLLED, mesh: true, ...more })
@@ -12,6 +12,7 @@ const enrolment = (more: Partial<Enrolment> = {}): Enrolment => ({ ...NOT_ENROLL
 await t.test('new connections go to the agent both ways, which learns where they were going', async t => {
   const [pod, outside] = makePods(t, ['pod', 'outside'])
   await standInAgent(t, pod!)
+  await serve(t, pod!, 8080, socket => socket.end('the application'))
   await applyRedirect(pod!.fd, enrolment())
   for (const [there, here] of [
     [outside!.ip, pod!.ip],
@@ -30,6 +31,20 @@ await t.test('new connections go to the agent both ways, which learns where they
     'pre-enrolment/inbound': 0n,
     loopback: 0n,
   })
+})
+
+await t.test('what nobody listens for is refused by the kernel, in every mode', async t => {
+  const [pod, outside] = makePods(t, ['pod', 'outside'])
+  await standInAgent(t, pod!)
+  for (const strictInbound of [false, true]) {
+    await applyRedirect(pod!.fd, enrolment({ strictInbound }))
+    for (const here of [pod!.ip, pod!.ip6])
+      await t.rejects(connectFrom(t, outside!, here, 8080), { code: 'ECONNREFUSED' })
+    t.match(await readCounters(pod!.fd), { 'captured/inbound': 0n })
+  }
+  t.match(await readCounters(pod!.fd), { 'strict/inbound': 0n }, 'that is no drift')
+  await serve(t, pod!, 8080, socket => socket.end('the application'))
+  t.equal(await askFrom(t, outside!, pod!.ip, 8080), `inbound ${formatAddress(pod!.ip, 8080)}`)
 })
 
 await t.test('loopback and the own address stay in the pod, counted', async t => {

@@ -4,11 +4,8 @@ import { forgedMarks } from '../../../agent/redirect/counters.ts'
 import { explainRules } from '../../../agent/redirect/explain.ts'
 import { describeRules } from '../../../agent/redirect/rules.ts'
 
-const ruleSet = describeRules({
-  ...NOT_ENROLLED,
-  requireOutbound: true,
-  excludeOutboundCidrs: ['10.0.0.0/8'],
-})
+const settings = { ...NOT_ENROLLED, requireOutbound: true, excludeOutboundCidrs: ['10.0.0.0/8'] }
+const ruleSet = describeRules(settings, { seesListeners: true })
 
 await t.test('each rule is shown with its reason, and those of both families once', async t => {
   const text = explainRules(ruleSet)

@@ -4,6 +4,7 @@ import { CHAINS, describeRules, type Rule } from '../../../agent/redirect/rules.
 import { MAX_EXCLUSIONS } from '../../../agent/redirect/settings.ts'
 
 const enrolment = (more: Partial<Enrolment> = {}): Enrolment => ({ ...NOT_ENROLLED, mesh: true, ...more })
+const describe = (settings: Enrolment, seesListeners = true) => describeRules(settings, { seesListeners })
 const everything = enrolment({
   strictInbound: true,
   requireOutbound: true,
@@ -14,20 +15,42 @@ const everything = enrolment({
 
 await t.test('every rule has a name of its own and a reason', async t => {
   for (const family of [4, 6]) {
-    const rules = describeRules(everything).rules.filter(rule => rule.family === family)
+    const rules = describe(everything).rules.filter(rule => rule.family === family)
     t.equal(new Set(rules.map(({ id }) => id)).size, rules.length)
     t.ok(rules.every(({ reason }) => reason.length > 10))
   }
 })
 
-await t.test('only the first packet of a connection is ever redirected or dropped', async t => {
-  const deciding = describeRules(everything).rules.filter(({ target }) => /REDIRECT|DROP/.test(target))
-  t.equal(deciding.length, 8)
-  for (const { match } of deciding) t.equal(match, '-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN')
+await t.test('only the first packet of a connection is ever redirected, dropped or rejected', async t => {
+  const syn = '-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN'
+  const listener = `${syn} -m socket --nowildcard`
+  for (const [seesListeners, matches] of [
+    [true, [listener, syn, listener, syn, syn]],
+    [false, [syn, syn, syn, syn]],
+  ] as const) {
+    const { rules } = describe(everything, seesListeners)
+    const deciding = rules.filter(({ target }) => /REDIRECT|DROP|REJECT/.test(target))
+    t.strictSame(
+      deciding.map(({ match }) => match),
+      [...matches, ...matches],
+    )
+  }
+})
+
+await t.test('what nobody listens for is refused, by the lock of a strict pod too', async t => {
+  const ends = (seesListeners: boolean) =>
+    describe(everything, seesListeners)
+      .rules.filter(({ family, id }) => family === 4 && id.includes('refused/'))
+      .map(({ table, target }) => [table, target])
+  t.strictSame(ends(true), [
+    ['nat', '-j ACCEPT'],
+    ['filter', '-j REJECT --reject-with tcp-reset'],
+  ])
+  t.strictSame(ends(false), [])
 })
 
 await t.test('where a packet passes without the agent, a counter says how often', async t => {
-  const passing = describeRules(everything).rules.filter(
+  const passing = describe(everything).rules.filter(
     ({ table, chain, target }) => table === 'nat' && chain.startsWith('CULVERT_') && target === '-j RETURN',
   )
   t.strictSame(
@@ -38,7 +61,7 @@ await t.test('where a packet passes without the agent, a counter says how often'
 })
 
 await t.test('the capture comes last in its chain, so that everything that passes has passed', async t => {
-  const { rules } = describeRules(everything)
+  const { rules } = describe(everything, false)
   for (const [chain, id] of [
     ['CULVERT_PREROUTING', 'captured/inbound'],
     ['CULVERT_OUTPUT', 'captured/outbound'],
@@ -49,20 +72,19 @@ await t.test('the capture comes last in its chain, so that everything that passe
 })
 
 await t.test('without strict or require the filter table is not ours', async t => {
-  const ruleSet = describeRules(enrolment())
+  const ruleSet = describe(enrolment())
   t.notOk(ruleSet.rules.some(({ table }) => table === 'filter'))
   t.strictSame(ruleSet.policies, [])
 })
 
 await t.test('strict locks what comes, require what leaves', async t => {
-  const chains = (more: Partial<Enrolment>) =>
-    describeRules(enrolment(more)).policies.map(({ chain }) => chain)
+  const chains = (more: Partial<Enrolment>) => describe(enrolment(more)).policies.map(({ chain }) => chain)
   t.strictSame(chains({ strictInbound: true }), ['INPUT', 'INPUT'])
   t.strictSame(chains({ requireOutbound: true }), ['OUTPUT', 'OUTPUT'])
 })
 
 await t.test('exclusions are sorted, each once, and of their own family', async t => {
-  const { rules } = describeRules(
+  const { rules } = describe(
     enrolment({
       excludeInboundPorts: [443, 80, 443],
       excludeOutboundCidrs: ['fd00::/8', '10.1.2.3/16', '10.1.0.0/16', '0.0.0.0/0'],
@@ -87,14 +109,14 @@ await t.test('exclusions are sorted, each once, and of their own family', async 
 
 await t.test('more exclusions than a pod may have are refused', async t => {
   const excludeOutboundPorts = Array.from({ length: MAX_EXCLUSIONS + 1 }, (_, at) => at + 1)
-  t.throws(() => describeRules(enrolment({ excludeOutboundPorts })), {
+  t.throws(() => describe(enrolment({ excludeOutboundPorts })), {
     code: 'INPUT',
     message: `${MAX_EXCLUSIONS + 1} excluded outbound ports, more than ${MAX_EXCLUSIONS}`,
   })
 })
 
 await t.test('all chains that rules are in are among ours or built in', async t => {
-  for (const { table, chain, place } of describeRules(everything).rules)
+  for (const { table, chain, place } of describe(everything).rules)
     t.ok(
       place === undefined ? CHAINS[table].includes(chain) : ['PREROUTING', 'INPUT', 'OUTPUT'].includes(chain),
     )
