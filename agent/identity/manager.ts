@@ -206,7 +206,10 @@ export class CertificateManager {
   retryNow(): void {
     for (const holding of this.#pods.values()) {
       const wasAway = holding.lastFailure === 'unavailable' || holding.lastFailure === 'timeout'
-      if (wasAway && holding.timer) this.#enqueue(holding)
+      if (!wasAway) continue
+      // Also for one that is being asked for: it may have been asked too early, and is soon asked for again then.
+      holding.backoff.reset()
+      if (holding.timer) this.#enqueue(holding)
     }
   }
 

@@ -232,6 +232,28 @@ await t.test('retryNow asks again for pods that found nobody, and leaves refusal
   )
 })
 
+await t.test(
+  'whoever was just being asked for when the ca-server came back does not wait for long again',
+  async t => {
+    const { manager, source, clock, settled } = world(t)
+    source.failure = new CaError('unavailable', 'nobody there')
+    manager.hold({ uid: 'a', identity: identityOf('a') })
+    await settled()
+    for (let round = 0; round < 6; round++) {
+      clock.advance(manager.state('a')!.nextAttemptMs! - clock.now())
+      await settled()
+    }
+    t.ok(manager.state('a')!.nextAttemptMs! - clock.now() > 30_000)
+    const gate = Promise.withResolvers<void>()
+    source.gate = gate.promise
+    clock.advance(manager.state('a')!.nextAttemptMs! - clock.now())
+    manager.retryNow()
+    gate.resolve()
+    await settled()
+    t.equal(manager.state('a')!.nextAttemptMs, clock.now() + 500)
+  },
+)
+
 await t.test('at most eight requests are under way; pods with nothing to show pass renewals', async t => {
   const { manager, source, clock, settled } = world(t)
   for (let at = 0; at < 20; at++) manager.hold({ uid: `old-${at}`, identity: identityOf('old') })
