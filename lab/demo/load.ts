@@ -8,7 +8,7 @@
 import { request } from 'node:http'
 import { errorCode, errorText } from '../../lib/errors.ts'
 
-const LIMIT_MS = 10_000
+const LIMIT_MS = 30_000
 
 export interface LoadResult {
   requests: number

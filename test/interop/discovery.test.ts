@@ -52,7 +52,7 @@ await withZtunnel(t, {}, async (lab, start) => {
     'a pod that comes behind the service is used, one that goes is not: no connection fails',
     async t => {
       const url = `http://${service.clusterIPs[0]}/`
-      const load = await startLoad(lab, 'zclient', url, 40, 60)
+      const load = await startLoad(lab, 'zclient', url, 40, 600)
       await lab.addPods(SERVER_3)
       await knows(inside, 'an endpoint more', state => endpoints(state) === 3)
       const { ip } = await podNamed(lab, 'server-3')

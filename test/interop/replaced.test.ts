@@ -19,8 +19,8 @@ await withZtunnel(t, {}, async (lab, start) => {
       const short = await holdConnection(lab, 'zclient', server.ip, 7000)
       const long = await holdConnection(lab, 'zclient', server.ip, 7000)
       const loads = await Promise.all([
-        startLoad(lab, 'zclient', `http://${server.ip}:8080/`, 40, 60),
-        startLoad(lab, 'client', `http://${zserver.ip}:8080/`, 40, 60),
+        startLoad(lab, 'zclient', `http://${server.ip}:8080/`, 40, 600),
+        startLoad(lab, 'client', `http://${zserver.ip}:8080/`, 40, 600),
       ])
       const replaced = lab.replaceAgent('node-a')
       await until('the old agent to drain', 20_000, async () => {

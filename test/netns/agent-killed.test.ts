@@ -18,7 +18,7 @@ for (const [side, node, pod] of [
       const held = await Promise.all(
         Array.from({ length: 5 }, () => holdConnection(lab, 'client', server.ip, 7000)),
       )
-      const load = await startLoad(lab, 'client', `http://${server.ip}:8080/`, 40, 60)
+      const load = await startLoad(lab, 'client', `http://${server.ip}:8080/`, 40, 600)
       const kills: number[] = []
       for (let kill = 0; kill < 2; kill++) {
         await flowing(lab, node)
@@ -40,7 +40,7 @@ for (const [side, node, pod] of [
 
 await t.test('a killed ca-server changes nothing for those who know each other', async t => {
   const held = await holdConnection(lab, 'client', server.ip, 7000)
-  const load = await startLoad(lab, 'client', `http://${server.ip}:8080/`, 40, 60)
+  const load = await startLoad(lab, 'client', `http://${server.ip}:8080/`, 40, 600)
   const before = (await lab.status()).caServer.pid
   await lab.kill('ca-server')
   await until('the next ca-server', 20_000, async () => {

@@ -16,7 +16,7 @@ for (const node of [client.node, server.node])
     async t => {
       const short = await holdConnection(lab, 'client', server.ip, 7000)
       const long = await holdConnection(lab, 'client', server.ip, 7000)
-      const load = await startLoad(lab, 'client', `http://${server.ip}:8080/`, 40, 60)
+      const load = await startLoad(lab, 'client', `http://${server.ip}:8080/`, 40, 600)
       const replaced = lab.replaceAgent(node)
       await until('the old agent to drain', 20_000, async () => {
         const agent = (await lab.status()).nodes.find(({ name }) => name === node)?.agent

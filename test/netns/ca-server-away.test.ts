@@ -17,7 +17,7 @@ const server2 = await podNamed(lab, 'server-2')
 
 await t.test('the ca-server is away, and comes back', async t => {
   const held = await holdConnection(lab, 'client', server.ip, 7000)
-  const load = await startLoad(lab, 'client', `http://${server.ip}:8080/`, 20, 60)
+  const load = await startLoad(lab, 'client', `http://${server.ip}:8080/`, 20, 600)
   await until('connections', 20_000, () => endedConnections(lab, 'node-a').length > 3 || undefined)
   await lab.stopCaServer()
   for (const node of NODES) await discoveryIs(node, 0)

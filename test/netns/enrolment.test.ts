@@ -22,8 +22,8 @@ await t.test(
     const into = await Promise.all(
       Array.from({ length: 3 }, () => holdConnection(lab, 'old', server.ip, 7000)),
     )
-    const load = await startLoad(lab, 'client', `http://${old.ip}:8080/`, 100, 60)
-    const reverse = await startLoad(lab, 'old', `http://${server.ip}:8080/`, 50, 60)
+    const load = await startLoad(lab, 'client', `http://${old.ip}:8080/`, 100, 600)
+    const reverse = await startLoad(lab, 'old', `http://${server.ip}:8080/`, 50, 600)
     await lab.annotate('namespace/legacy', { 'culvert.dev/mesh': 'enabled' })
     await lab.waitForPod('old', ['enrolled'])
     await until(
@@ -71,8 +71,8 @@ await t.test('a pod that has run outside the mesh is captured only once it has i
 await t.test('it is un-enrolled: open tunnels live on, no new connection fails, the rules go', async t => {
   const held = await Promise.all(Array.from({ length: 5 }, () => holdConnection(lab, 'client', old.ip, 7000)))
   const from = await holdConnection(lab, 'old', server.ip, 7000)
-  const load = await startLoad(lab, 'client', `http://${old.ip}:8080/`, 50, 60)
-  const reverse = await startLoad(lab, 'old', `http://${server.ip}:8080/`, 50, 60)
+  const load = await startLoad(lab, 'client', `http://${old.ip}:8080/`, 50, 600)
+  const reverse = await startLoad(lab, 'old', `http://${server.ip}:8080/`, 50, 600)
   await lab.annotate('namespace/legacy', { 'culvert.dev/mesh': null })
   await lab.waitForPod('old', ['not-enrolled'])
   await until('no rule in the nat table', 20_000, async () => {

@@ -222,7 +222,7 @@ await t.test(
   'a pod that leaves the mesh and comes back at once is served as before, and nothing is left over',
   async t => {
     const held = await holdConnection(lab, 'client', server.ip, 7000)
-    const load = await startLoad(lab, 'client', `http://${server.ip}:8080/`, 40, 60)
+    const load = await startLoad(lab, 'client', `http://${server.ip}:8080/`, 40, 600)
     const before = openNamespaces()
     for (let round = 0; round < 3; round++) {
       await lab.annotate('pod/server', { 'culvert.dev/mesh': 'disabled' })
