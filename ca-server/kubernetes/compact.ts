@@ -46,9 +46,11 @@ export class Compactor {
   }
 
   #podSpec(spec: KubePod['spec']): KubePod['spec'] {
+    const { nodeName, meshProxy } = spec
     return {
       ...spec,
-      ...(spec.nodeName !== undefined && { nodeName: this.#text(spec.nodeName) }),
+      ...(nodeName !== undefined && { nodeName: this.#text(nodeName) }),
+      ...(meshProxy !== undefined && { meshProxy: this.#text(meshProxy) }),
       serviceAccountName: this.#text(spec.serviceAccountName),
       containers: this.#part(spec.containers),
       probePorts: this.#part(spec.probePorts),
@@ -60,11 +62,12 @@ export class Compactor {
   }
 
   #endpoint(endpoint: KubeEndpointSlice['endpoints'][number]): KubeEndpointSlice['endpoints'][number] {
-    const { nodeName, zone, targetRef } = endpoint
+    const { nodeName, zone, targetRef, hints } = endpoint
     return {
       ...endpoint,
       ...(nodeName !== undefined && { nodeName: this.#text(nodeName) }),
       ...(zone !== undefined && { zone: this.#text(zone) }),
+      ...(hints && { hints: this.#part(hints) }),
       ...(targetRef?.namespace !== undefined && {
         targetRef: { ...targetRef, namespace: this.#text(targetRef.namespace) },
       }),

@@ -63,19 +63,26 @@ function slimPodSpec(raw: Raw): Raw {
 
 function slimContainer(raw: Raw): Raw {
   const ports = mappings(raw['ports'])
-  const probe = (name: string): Raw => slimProbe(mapping(raw[name]), ports)
+  const lifecycle = mapping(raw['lifecycle'])
   return {
-    name: raw['name'],
-    ports: raw['ports'],
-    readinessProbe: probe('readinessProbe'),
-    livenessProbe: probe('livenessProbe'),
-    startupProbe: probe('startupProbe'),
+    ...raw,
+    image: undefined,
+    command: undefined,
+    args: undefined,
+    env: undefined,
+    readinessProbe: slimActions(raw['readinessProbe'], ports),
+    livenessProbe: slimActions(raw['livenessProbe'], ports),
+    startupProbe: slimActions(raw['startupProbe'], ports),
+    lifecycle: {
+      postStart: slimActions(lifecycle['postStart'], ports),
+      preStop: slimActions(lifecycle['preStop'], ports),
+    },
   }
 }
 
-/** Without an action on a port that is named, but by no port of the container: the kubelet fails such a probe. */
-function slimProbe(probe: Raw, ports: readonly Raw[]): Raw {
-  const actions = Object.entries(probe).filter(([, action]) => {
+/** Of a probe or a hook, without what goes to a port by a name that no port of the container has: the kubelet fails it. */
+function slimActions(value: unknown, ports: readonly Raw[]): Raw {
+  const actions = Object.entries(mapping(value)).filter(([, action]) => {
     const { port } = mapping(action)
     return typeof port !== 'string' || /^\d+$/.test(port) || ports.some(({ name }) => name === port)
   })

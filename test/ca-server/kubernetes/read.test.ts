@@ -81,6 +81,10 @@ const POD = {
         livenessProbe: { httpGet: { path: '/live', port: 'http', scheme: 'HTTPS' }, periodSeconds: 10 },
         readinessProbe: { grpc: { port: 8081, service: null }, failureThreshold: 3 },
         startupProbe: { tcpSocket: { port: '8082' } },
+        lifecycle: {
+          preStop: { httpGet: { path: '/drain', port: 8083 } },
+          postStart: { httpGet: { port: 'no-such-port' } },
+        },
         terminationMessagePath: '/dev/termination-log',
       },
       { name: 'exec', livenessProbe: { exec: { command: ['true'] } } },
@@ -143,7 +147,7 @@ await t.test('a pod of a real API server is read, and what is not used is not ke
         {
           name: 'shop',
           ports: [
-            { name: 'http', containerPort: 8080, protocol: 'TCP' },
+            { name: 'http', containerPort: 8080, hostPort: 18080, protocol: 'TCP' },
             { containerPort: 8081, protocol: 'TCP' },
           ],
         },
@@ -155,6 +159,7 @@ await t.test('a pod of a real API server is read, and what is not used is not ke
         { port: 8081, kind: 'grpc' },
         { port: 8080, kind: 'http' },
         { port: 8082, kind: 'tcp' },
+        { port: 8083, kind: 'http' },
         { port: 9001, kind: 'http' },
       ],
     },
@@ -236,6 +241,7 @@ await t.test("a slice's nulls, and services of every kind", t => {
       serving: true,
       terminating: true,
       nodeName: 'node-a',
+      hints: { forZones: ['a'], forNodes: [] },
       targetRef: { kind: 'Pod', name: 'web-0', namespace: 'shop', uid: 'p' },
     },
     { addresses: ['fd00::8'], ready: true, serving: true, terminating: false },
