@@ -27,7 +27,7 @@ import type { Observation } from '../reports/store.ts'
 import { enrolmentOf, isFinished } from '../world/enrolment.ts'
 import { objectKey, type World } from '../world/world.ts'
 import { appNameOf } from './app-labels.ts'
-import { endpointsOf, portsOfSlice, serviceOf, type ServicePart } from './endpoints.ts'
+import { endpointsOf, portsOfSlice, serviceOf, type PodEndpoints, type ServicePart } from './endpoints.ts'
 import { workloadInfo } from './mesh-messages.ts'
 import type { ResourceContent } from './resource-set.ts'
 
@@ -39,6 +39,10 @@ export interface MeshSettings {
   /** Being meant to be in the mesh is enough to be tunnelled to: for agents that cannot report. */
   readonly tunnelWithoutReport: boolean
 }
+
+/** Part of no service: what a pod is before it has an address. */
+const NOWHERE: PodEndpoints = { services: {}, parts: new Map() }
+const NOT_READY = { isReady: false, isServing: false } as const
 
 /** On a Node: its agent is somebody else's and does not report. */
 export const AGENT_ANNOTATION = 'culvert.dev/agent'
@@ -63,29 +67,34 @@ export function podResourceName(key: string, settings: MeshSettings): string {
   return `${settings.clusterId}//Pod/${key}`
 }
 
-/** A pod's workload; undefined while it has no address, and when it has ended. */
+/**
+ * A pod's workload; undefined while no node is chosen for it, and when it has ended. It is told before the pod has an
+ * address, so that its agent knows who it is when it is about to run: nobody can be sent to it then.
+ */
 export function podWorkload(
   world: World,
   pod: KubePod,
   observation: Observation | undefined,
   settings: MeshSettings,
 ): ResourceContent | undefined {
-  if (pod.status.podIPs.length === 0 || isFinished(pod)) return undefined
   const { metadata, spec, status } = pod
+  const isPlaced = status.podIPs.length > 0
+  if (isFinished(pod) || !(isPlaced || spec.nodeName)) return undefined
   const { namespace = '', name } = metadata
   const ips = status.podIPs.map(ip => canonicalIp(ip))
   const enrolment = enrolmentOf(world, pod)
-  const { services, parts } = endpointsOf(world, pod, settings.clusterDomain)
-  const { isReady, isServing } = readinessOf(pod, parts)
+  const { services, parts } = isPlaced ? endpointsOf(world, pod, settings.clusterDomain) : NOWHERE
+  const { isReady, isServing } = isPlaced ? readinessOf(pod, parts) : NOT_READY
   const info = workloadInfo(pod, enrolment, observation?.state, { isReady, isServing, parts })
   const workload = create(WorkloadSchema, {
     uid: podResourceName(objectKey(metadata), settings),
     name,
     namespace,
     addresses: ips.map(ip => bytesFromIp(ip)),
-    tunnelProtocol: takesTunnels(world, pod, enrolment, observation, settings)
-      ? TunnelProtocol.HBONE
-      : TunnelProtocol.NONE,
+    tunnelProtocol:
+      isPlaced && takesTunnels(world, pod, enrolment, observation, settings)
+        ? TunnelProtocol.HBONE
+        : TunnelProtocol.NONE,
     trustDomain: settings.trustDomain,
     serviceAccount: spec.serviceAccountName,
     node: spec.nodeName ?? '',

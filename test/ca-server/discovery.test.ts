@@ -205,12 +205,46 @@ await t.test('pods that are no peers of their own are told apart', async t => {
     ...WORLD,
     kubePod('daemon', { hostNetwork: true, ips: ['10.99.0.1'] }),
     kubePod('done', { phase: 'Succeeded', ips: ['10.98.1.20'] }),
-    kubePod('starting', { phase: 'Pending', ips: [] }),
+    kubePod('waiting', { phase: 'Pending', ips: [], node: '' }),
   ]
   const { client } = await connected(t, { world })
   t.match(client.workload('Kubernetes//Pod/shop/daemon'), { networkMode: NetworkMode.HOST_NETWORK })
   t.equal(client.info('Kubernetes//Pod/shop/daemon')?.enrolment?.mesh, false)
-  t.notOk(client.names().some(name => name.endsWith('/done') || name.endsWith('/starting')))
+  t.notOk(client.names().some(name => name.endsWith('/done') || name.endsWith('/waiting')))
+})
+
+await t.test('a pod is told of from when it has a node: who it is, and not yet where', async t => {
+  const starting = kubePod('starting', { phase: 'Pending', ips: [], ready: false })
+  const world = [...WORLD.slice(0, -1), kubeSlice('echo', [server, starting])]
+  const name = 'Kubernetes//Pod/shop/starting'
+  const { ca, client } = await connected(t, {
+    world: [...world, starting],
+    env: { TUNNEL_WITHOUT_REPORT: 'true' },
+  })
+  t.match(client.workload(name), {
+    serviceAccount: 'starting',
+    node: 'node-a',
+    addresses: [],
+    services: {},
+    tunnelProtocol: TunnelProtocol.NONE,
+    status: WorkloadStatus.UNHEALTHY,
+  })
+  t.match(client.info(name), { podUid: 'uid-starting', enrolment: { mesh: true } })
+
+  ca.setWorld([...world, kubePod('starting', { ips: ['10.98.1.12'] })])
+  await client.until(() => client.workload(name)?.status === WorkloadStatus.HEALTHY)
+  const { addresses, tunnelProtocol, services } = client.workload(name)!
+  t.strictSame(addresses.map(ipFromBytes), ['10.98.1.12'])
+  t.equal(tunnelProtocol, TunnelProtocol.HBONE)
+  t.strictSame(Object.keys(services), [ECHO])
+  client.send({ typeUrl: ADDRESS, resourceNamesSubscribe: ['/10.98.1.12'] })
+  const { length } = client.responses
+  await client.until(() => client.responses.length > length)
+  t.strictSame(
+    client.responses.at(-1)?.resources.map(({ name }) => name),
+    [name],
+    'and can be asked for by its address',
+  )
 })
 
 await t.test('readiness follows the slices, unless the service publishes what is not ready', async t => {

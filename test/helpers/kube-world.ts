@@ -32,6 +32,7 @@ export function kubeNamespace(name: string, annotations: Annotations = {}): Kube
 
 export interface PodShape {
   readonly namespace?: string
+  /** Empty: none is chosen yet. */
   readonly node?: string
   readonly serviceAccount?: string
   readonly ips?: readonly string[]
@@ -50,7 +51,7 @@ export function kubePod(name: string, shape: PodShape = {}): KubePod {
     kind: 'Pod',
     metadata: { name, namespace, uid: shape.uid ?? `uid-${name}`, ...shape.meta },
     spec: {
-      nodeName: shape.node ?? 'node-a',
+      ...(shape.node !== '' && { nodeName: shape.node ?? 'node-a' }),
       serviceAccountName: shape.serviceAccount ?? name,
       hostNetwork: shape.hostNetwork ?? false,
       containers: [{ name: 'app', image: 'app' }],
