@@ -6,8 +6,6 @@
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { mkdir, readFile } from 'node:fs/promises'
-import { networkInterfaces } from 'node:os'
-import { canonicalIp, isLoopback } from '../lib/address.ts'
 import { errorText } from '../lib/errors.ts'
 import type { Shutdown } from '../lib/lifecycle.ts'
 import type { Logger } from '../lib/log.ts'
@@ -32,6 +30,7 @@ import { ListenerKeeper } from './pods/listeners.ts'
 import { Pods } from './pods/pods.ts'
 import { StaticPodSource } from './pods/static.ts'
 import { UncapturedCounters } from './pods/uncaptured.ts'
+import { ownAddresses } from './pods/verify.ts'
 import type { AgentStart } from './start.ts'
 import type { ConnectionRecord } from './worker/messages.ts'
 
@@ -179,13 +178,15 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
       log: log.child({ component: 'pods' }),
       trustDomain: config.trustDomain,
       enrolmentOf: pod => mesh.enrolmentOf(pod),
+      serviceAccountOf: pod => mesh.serviceAccountOf(pod),
+      isTerminating: pod => mesh.isTerminating(pod),
     },
     () => {
       podsKnown()
       podsSynced.resolve()
     },
   )
-  mesh.onEnrolmentChange(() => pods.reconsider())
+  mesh.onEnrolmentChange(namespaces => pods.reconsider(namespaces))
   const uncaptured: UncapturedCounters = new UncapturedCounters({ pods: () => pods.lives(), metrics, log })
 
   const admin = new AdminServer({
@@ -296,15 +297,6 @@ function aborted(signal: AbortSignal): Promise<void> {
     if (signal.aborted) resolve()
     else signal.addEventListener('abort', () => resolve(), { once: true })
   })
-}
-
-/** The node's own addresses, as this process sees them. */
-function ownAddresses(): string[] {
-  return Object.values(networkInterfaces())
-    .flatMap(addresses => addresses ?? [])
-    .filter(({ address }) => !address.includes('%') && !address.startsWith('fe80'))
-    .map(({ address }) => canonicalIp(address))
-    .filter(ip => !isLoopback(ip))
 }
 
 function countBy<T>(items: readonly T[], key: (item: T) => string): Record<string, number> {

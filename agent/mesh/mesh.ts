@@ -23,6 +23,7 @@ import { Workloads } from './workloads.ts'
 
 const POLICY_TYPE = 'type.googleapis.com/istio.security.Authorization'
 const NOWHERE: Locality = { region: '', zone: '', subzone: '' }
+const NO_WISHES: EnrolmentWishes = { problems: [] }
 
 export interface MeshOptions {
   /** The node this agent runs on. */
@@ -53,6 +54,8 @@ export class Mesh {
   readonly #enrolments = new Interner<Enrolment>()
   readonly #namespaces = new Map<string, NamespaceRecord>()
   readonly #trustBundles = new Map<string, TrustBundleRecord>()
+  /** Workloads of our own node by the uid of their pod. */
+  readonly #ownPods = new Map<string, Workload>()
   readonly #waiters = new Waiters()
   readonly #unsettled: Set<ResourceKind>
   #culvertTimer: NodeJS.Timeout | undefined
@@ -123,8 +126,8 @@ export class Mesh {
 
   /**
    * What holds for a pod of this node. The server's word on this very pod first, since it sees annotations
-   * change; else its namespace's and its own. Undefined while neither it nor its namespace is known.
-   * The same content is the same object, from call to call.
+   * change; else its namespace's and its own. Undefined while neither it nor its namespace is known, and the pod
+   * does not say itself whether it is in the mesh. The same content is the same object, from call to call.
    */
   enrolmentOf(pod: LocalPod): Enrolment | undefined {
     const known = this.workloadOf(pod)?.details?.enrolment
@@ -132,13 +135,29 @@ export class Mesh {
     const wishes = this.#options.culvertTypes
       ? this.#namespaces.get(pod.namespace)?.wishes
       : this.#options.defaultWishes
-    if (!wishes) return undefined
-    const merged = mergeEnrolment(wishes, parseEnrolment(pod.annotations))
+    const own = parseEnrolment(pod.annotations)
+    if (!wishes && own.mesh === undefined) return undefined
+    const merged = mergeEnrolment(wishes ?? NO_WISHES, own)
     const enrolment = otherMeshOf(pod) === undefined ? merged : { ...merged, mesh: false }
     return this.#enrolments.get(JSON.stringify(enrolment), () => enrolment)
   }
 
-  /** Tells the namespaces in which `enrolmentOf` may answer otherwise than before. */
+  /** The service account that a pod of this node runs as: its source's word, else the server's. It never changes. */
+  serviceAccountOf(pod: LocalPod): string | undefined {
+    return pod.serviceAccount ?? (this.workloadOf(pod)?.serviceAccount || undefined)
+  }
+
+  /** Reports whether a pod of this node is being deleted, as far as anybody has said so. */
+  isTerminating(pod: LocalPod): boolean {
+    return pod.terminating || this.workloadOf(pod)?.details?.terminating === true
+  }
+
+  /** The workload of the pod of this node that has the uid. Only Culvert's own server tells uids. */
+  ownPod(podUid: string): Workload | undefined {
+    return this.#ownPods.get(podUid)
+  }
+
+  /** Tells the namespaces in which the above may answer otherwise than before. */
   onEnrolmentChange(listener: (namespaces: ReadonlySet<string>) => void): void {
     this.#changes.onChange(({ namespaces }) => {
       if (namespaces.size > 0) listener(namespaces)
@@ -308,11 +327,7 @@ export class Mesh {
     const before = this.workloads.put(workload)
     if (before === 'same') return
     this.services.moveMember(before, workload)
-    if (workload.node !== this.#options.nodeName) return
-    this.#locality = workload.locality
-    const [was, is] = [before?.details, workload.details]
-    if (was?.enrolment !== is?.enrolment || was?.podUid !== is?.podUid)
-      this.#changes.namespace(workload.namespace)
+    this.#noteOwn(before, workload)
   }
 
   #removeAddress(name: string): void {
@@ -324,8 +339,20 @@ export class Mesh {
     const before = this.workloads.remove(uid)
     if (!before) return
     this.services.moveMember(before, undefined)
-    if (before.node === this.#options.nodeName && before.details?.enrolment)
-      this.#changes.namespace(before.namespace)
+    this.#noteOwn(before, undefined)
+  }
+
+  /** Keeps what is said of the pods of our own node, and tells when what they are meant to be may have changed. */
+  #noteOwn(before: Workload | undefined, after: Workload | undefined): void {
+    const { nodeName } = this.#options
+    const was = before?.node === nodeName ? before : undefined
+    const is = after?.node === nodeName ? after : undefined
+    if (was?.details && this.#ownPods.get(was.details.podUid) === was)
+      this.#ownPods.delete(was.details.podUid)
+    if (is?.details) this.#ownPods.set(is.details.podUid, is)
+    if (is) this.#locality = is.locality
+    const namespace = (is ?? was)?.namespace
+    if (namespace !== undefined && !isMeantAlike(was, is)) this.#changes.namespace(namespace)
   }
 
   #settle(kind: ResourceKind): void {
@@ -343,4 +370,14 @@ export class Mesh {
     this.#changes.broad()
     this.#waiters.synced()
   }
+}
+
+/** Reports whether two states of a workload of our own ask the same of its agent. */
+function isMeantAlike(was: Workload | undefined, is: Workload | undefined): boolean {
+  return (
+    was?.serviceAccount === is?.serviceAccount &&
+    was?.details?.podUid === is?.details?.podUid &&
+    was?.details?.enrolment === is?.details?.enrolment &&
+    was?.details?.terminating === is?.details?.terminating
+  )
 }

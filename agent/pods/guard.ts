@@ -6,17 +6,15 @@
  * A pod that changes its rules without end must not keep the agent busy: each pod has a few looks at once, then
  * two a second.
  */
-import { networkInterfaces } from 'node:os'
-import { canonicalIp } from '../../lib/address.ts'
 import { errorText } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import { PORT } from '../ports.ts'
 import { applyRedirect, inspectRedirect } from '../redirect/apply.ts'
 import type { RedirectSettings } from '../redirect/settings.ts'
 import { NamespaceWatch } from '../sys/namespace-watch.ts'
-import { inNetns, netnsInode } from '../sys/netns.ts'
 import { listeningSockets } from './listening.ts'
 import { LookBudget } from './look-budget.ts'
+import { identityFaults, type NamespaceIdentity } from './verify.ts'
 
 export interface DriftEvent {
   readonly podUid: string
@@ -40,18 +38,10 @@ export interface RedirectGuardOptions {
   readonly roundMs?: number
 }
 
-/** What tells a pod's namespace from another one. */
-export interface NamespaceIdentity {
-  /** A path that opens it. */
-  readonly netns: string
-  /** The addresses that it must have, canonical text. */
-  readonly ips: readonly string[]
-}
-
 interface Watched {
   readonly podUid: string
   readonly netnsFd: number
-  readonly identity: NamespaceIdentity | undefined
+  identity: NamespaceIdentity | undefined
   readonly budget: LookBudget
   settings: RedirectSettings
   /** When news came that nobody has looked at yet. */
@@ -99,11 +89,12 @@ export class RedirectGuard {
     this.#tickWithin(0)
   }
 
-  /** The pod's settings are others now: its rules are compared with these from now on. */
-  update(podUid: string, settings: RedirectSettings): void {
+  /** What should be is another now: the pod is compared with this from here on. Does nothing for one that is not guarded. */
+  update(podUid: string, settings: RedirectSettings, identity?: NamespaceIdentity): void {
     const pod = this.#pods.get(podUid)
     if (!pod) return
     pod.settings = settings
+    pod.identity = identity ?? pod.identity
     pod.newsAtMs ??= performance.now()
     this.#tickWithin(0)
   }
@@ -230,20 +221,5 @@ function listenerDrift(netnsFd: number): string[] {
 }
 
 function identityDrift({ netnsFd, identity }: Watched): string[] {
-  if (identity === undefined) return []
-  const found: string[] = []
-  try {
-    if (netnsInode(identity.netns) !== netnsInode(netnsFd))
-      found.push(`namespace: ${identity.netns} is another one now`)
-  } catch {
-    found.push(`namespace: ${identity.netns} is gone`)
-  }
-  const owned = new Set(
-    Object.values(inNetns(netnsFd, () => networkInterfaces()))
-      .flatMap(addresses => addresses ?? [])
-      .filter(({ address }) => !address.includes('%'))
-      .map(({ address }) => canonicalIp(address)),
-  )
-  for (const ip of identity.ips) if (!owned.has(ip)) found.push(`namespace: it has lost the address ${ip}`)
-  return found
+  return identity === undefined ? [] : identityFaults(netnsFd, identity).map(fault => `namespace: ${fault}`)
 }

@@ -90,7 +90,16 @@ export class ListenerKeeper {
    * `TIMEOUT`; a port that something in the pod already listens on is EADDRINUSE.
    */
   async acquire(podUid: string, netnsFd: number): Promise<PodListeners> {
-    const { listeners } = await this.#change(session => {
+    return copyOf((await this.#keep(podUid, netnsFd)).listeners)
+  }
+
+  /** The same, but for those who need no descriptors yet: the sockets stand, and a holder keeps them. */
+  async stand(podUid: string, netnsFd: number): Promise<void> {
+    await this.#keep(podUid, netnsFd)
+  }
+
+  #keep(podUid: string, netnsFd: number): Promise<Kept> {
+    return this.#change(session => {
       const inode = netnsInode(netnsFd)
       const kept = this.#kept.get(podUid)
       if (kept?.netnsInode === inode) {
@@ -104,7 +113,6 @@ export class ListenerKeeper {
       this.#recorded.add(podUid)
       return fresh
     })
-    return copyOf(listeners)
   }
 
   /** Ends the pod's holder: with the last descriptor elsewhere closed, nothing listens any more. Failures are logged. */

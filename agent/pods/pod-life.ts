@@ -2,46 +2,32 @@
  * One pod from the moment it is heard of until it is gone: captured, certified, reported, un-enrolled. What is wanted
  * may change at any time; one loop at a time moves the pod there, step by step, and tries again what failed. Order:
  * - in:  certificate asked for → listeners stand → rules → reported. Rules never point at a port nobody listens on.
+ *   Whose service account nobody knows yet is captured all the same: its connections wait until discovery tells.
  * - out: reported → rules → listeners. These stay a while: for what the rules sent to them and nobody has accepted
  *   yet, and for peers that have not heard. Open connections stay as long as they live, and with them the return
  *   path they need.
  */
 import { closeSync } from 'node:fs'
-import { networkInterfaces } from 'node:os'
-import { canonicalIp } from '../../lib/address.ts'
 import { Backoff } from '../../lib/backoff.ts'
 import type { Enrolment } from '../../lib/enrolment.ts'
-import { CulvertError, errorText } from '../../lib/errors.ts'
-import type { Logger } from '../../lib/log.ts'
-import { formatSpiffe } from '../../lib/spiffe.ts'
-import type { CertificateManager } from '../identity/manager.ts'
-import { PodState, type ReportClient } from '../identity/report-client.ts'
+import { errorText } from '../../lib/errors.ts'
 import type { Router } from '../mesh/router.ts'
 import { applyRedirect, removeReturnPath, removeRedirect } from '../redirect/apply.ts'
-import { inNetns, openNetns } from '../sys/netns.ts'
-import type { DataPlaneThreads } from '../worker/threads.ts'
+import { netnsInode, openNetns } from '../sys/netns.ts'
 import type { RedirectGuard } from './guard.ts'
-import type { ListenerKeeper } from './listeners.ts'
-import type { LocalPod } from './source.ts'
+import { PodLifeState, type LifeStateParts, type LifeStatus } from './life-state.ts'
+import { ServedPod, type ServedParts } from './served.ts'
+import type { LocalPod, Patience, Safety } from './source.ts'
+import { openVerified } from './verify.ts'
 
 /** What a pod's life needs of the rest of the agent. */
-export interface LifeParts {
-  readonly threads: DataPlaneThreads
-  readonly keeper: ListenerKeeper
-  readonly certificates: CertificateManager
+export interface LifeParts extends ServedParts, LifeStateParts {
   readonly router: Router
-  readonly reports: ReportClient
   readonly guard: RedirectGuard
-  readonly log: Logger
-  readonly trustDomain: string
-}
-
-export type LifeState = 'unknown' | 'pending' | 'enrolled' | 'drifted' | 'not-enrolled' | 'gone'
-
-export interface LifeStatus {
-  readonly state: LifeState
-  readonly detail: string
-  readonly sinceMs: number
+  /** Undefined until discovery has told. */
+  serviceAccountOf(pod: LocalPod): string | undefined
+  /** Somebody has said that it is being deleted. */
+  isTerminating(pod: LocalPod): boolean
 }
 
 /**
@@ -58,18 +44,10 @@ const STRAGGLERS_MS = 30_000
 /** Connections of a pod that left the mesh may stay open: as long as a timer can say. */
 const AS_LONG_AS_THEY_LIVE_MS = 0x7fff_ffff
 
-const REPORTED: Record<LifeState, PodState | undefined> = {
-  unknown: PodState.PENDING,
-  pending: PodState.PENDING,
-  enrolled: PodState.ENROLLED,
-  drifted: PodState.DRIFTED,
-  'not-enrolled': PodState.NOT_ENROLLED,
-  gone: undefined,
-}
+const ACCOUNT_AWAITED = 'waiting for discovery to tell its service account'
 
 export class PodLife {
-  pod: LocalPod
-  #status: LifeStatus = { state: 'unknown', detail: 'heard of', sinceMs: Date.now() }
+  #pod: LocalPod
   #wish: Wish = { kind: 'wait' }
   #isMoving = false
   #settled: PromiseWithResolvers<void> = Promise.withResolvers()
@@ -82,20 +60,32 @@ export class PodLife {
   #beginning: Beginning
   /** Rules and listeners of an agent before this one. */
   #mayHaveRemains: boolean
-  /** Peers tunnel to it: nothing said of it from now on may make them stop, short of leaving the mesh. */
-  #hasBeenIn: boolean
+  #isTerminating = false
+  #drainMs = 0
+  readonly #state: PodLifeState
+  readonly #served: ServedPod
   readonly #parts: LifeParts
 
   constructor(pod: LocalPod, parts: LifeParts, beginning: Beginning) {
-    this.pod = pod
+    this.#pod = pod
     this.#parts = parts
+    this.#served = new ServedPod(pod.uid, parts)
+    this.#state = new PodLifeState(pod, parts, beginning === 'adopted')
     this.#beginning = beginning
-    this.#hasBeenIn = beginning === 'adopted'
     this.#mayHaveRemains = beginning === 'adopted'
   }
 
+  get pod(): LocalPod {
+    return this.#pod
+  }
+
   get status(): LifeStatus {
-    return this.#status
+    return this.#state.now
+  }
+
+  /** Undefined until somebody has told. */
+  get serviceAccount(): string | undefined {
+    return this.#served.serviceAccount ?? this.#parts.serviceAccountOf(this.pod)
   }
 
   /** Ends when what is wanted now is so, or as near as can be. */
@@ -116,8 +106,16 @@ export class PodLife {
     return this.#applied
   }
 
+  /** The source tells of it anew. */
+  told(pod: LocalPod): void {
+    const before = this.#pod
+    this.#pod = pod
+    if (this.#applied && before.netns !== pod.netns) this.#parts.guard.update(pod.uid, this.#applied, pod)
+  }
+
   /** What should be; undefined while the namespace's annotations are not known. Resolves when it is so, or as near as can be. */
   want(enrolment: Enrolment | undefined): Promise<void> {
+    this.#part()
     return this.#aim(
       enrolment === undefined
         ? { kind: 'wait' }
@@ -127,15 +125,42 @@ export class PodLife {
     )
   }
 
-  /** The pod is gone: everything of it is cut and given back. */
-  end(): Promise<void> {
+  /** The pod is gone: what is still open of it is cut after so long, and everything is given back. */
+  end(drainMs: number): Promise<void> {
+    this.#drainMs = drainMs
+    this.#part(true)
     return this.#aim({ kind: 'gone' })
+  }
+
+  /** Waits until nothing of it can pass in the clear that should not. */
+  async safe({ withinMs, unknownMs }: Patience): Promise<Safety> {
+    const startMs = performance.now()
+    for (;;) {
+      const safety = this.#safety()
+      if (safety === 'safe') return safety
+      const leftMs = startMs + (safety === 'unknown' ? unknownMs : withinMs) - performance.now()
+      if (leftMs <= 0) return safety
+      await this.#state.changed(leftMs)
+    }
   }
 
   /** The guard found something changed (`detail` not empty), or everything in order again. */
   drifted(detail: string): void {
-    if (detail && this.#status.state === 'enrolled') this.#be('drifted', detail)
-    else if (!detail && this.#status.state === 'drifted') this.#be('enrolled', '')
+    const { state } = this.status
+    if (detail && state === 'enrolled') this.#state.be('drifted', detail)
+    else if (!detail && state === 'drifted') this.#state.be('enrolled', this.#remarks())
+  }
+
+  #safety(): Safety {
+    const { state } = this.status
+    if (this.#applied || state === 'not-enrolled' || state === 'gone') return 'safe'
+    return this.#wish.kind === 'wait' ? 'unknown' : 'late'
+  }
+
+  /** Peers hear as soon as somebody says that it ends. */
+  #part(isEnding = this.#parts.isTerminating(this.#pod)): void {
+    if (isEnding && !this.#isTerminating) this.#served.goaway()
+    this.#isTerminating ||= isEnding
   }
 
   #aim(wish: Wish): Promise<void> {
@@ -162,9 +187,9 @@ export class PodLife {
         backoff.reset()
       } catch (err) {
         if (wish !== this.#wish) continue
-        this.#be(this.#hasBeenIn ? 'drifted' : 'pending', errorText(err))
+        this.#state.lack(errorText(err))
         this.#parts.log.warn(
-          { pod: this.#name, err: errorText(err) },
+          { pod: this.#state.name, err: errorText(err) },
           'pod not as it should be; trying again',
         )
         this.#settled.resolve() // as near as can be for now
@@ -178,7 +203,7 @@ export class PodLife {
   async #step(wish: Wish, signal: AbortSignal): Promise<void> {
     switch (wish.kind) {
       case 'wait':
-        this.#be('unknown', `annotations of namespace ${this.pod.namespace} are not known yet`)
+        this.#state.be('unknown', `annotations of namespace ${this.pod.namespace} are not known yet`)
         return
       case 'in':
         return this.#enter(wish.enrolment, signal)
@@ -190,66 +215,87 @@ export class PodLife {
   }
 
   async #enter(enrolment: Enrolment, signal: AbortSignal): Promise<void> {
-    const { certificates, keeper, threads, router, guard, trustDomain } = this.#parts
+    const { certificates, router } = this.#parts
     const { uid } = this.pod
+    await this.#followNamespace()
     router.setLocalPod(this.pod, enrolment)
     this.#mayHaveRemains = false // they are its own from here on
-    if (this.#netnsFd !== undefined) {
-      if (this.#applied !== enrolment) {
-        await applyRedirect(this.#netnsFd, enrolment)
-        this.#applied = enrolment
-        guard.watch(uid, this.#netnsFd, enrolment, this.pod)
-      }
-      await this.#certified(signal)
-      this.#be('enrolled', enrolment.problems.join('; '))
+    const { serviceAccount } = this
+    if (serviceAccount !== undefined) this.#served.identify(this.pod, serviceAccount)
+    if (!(await this.#capture(enrolment, signal))) return
+    if (!this.#served.isServed) {
+      this.#state.lack(`captured; ${ACCOUNT_AWAITED}`)
       return
     }
+    if (!certificates.certificate(uid)) this.#state.lack('captured; waiting for a certificate')
+    this.#settled.resolve() // protected: nothing passes in the clear any more
+    await certificates.ready(uid, signal)
+    this.#state.be('enrolled', this.#remarks())
+  }
+
+  /** Sockets, threads and rules. Reports whether they stand; where not, somebody has something to tell first. */
+  async #capture(enrolment: Enrolment, signal: AbortSignal): Promise<boolean> {
+    const { guard } = this.#parts
+    const netnsFd = this.#netnsFd ?? (await this.#open(enrolment, signal))
+    if (netnsFd === undefined) return false
+    await this.#served.serve(this.pod, netnsFd)
+    if (this.#applied === enrolment) return true
+    await applyRedirect(netnsFd, enrolment)
+    if (this.#applied) guard.update(this.pod.uid, enrolment, this.pod)
+    else guard.watch(this.pod.uid, netnsFd, enrolment, this.pod)
+    this.#applied = enrolment
+    this.#state.tell()
+    return true
+  }
+
+  /** Its namespace, with listening sockets in it; undefined when it is to wait outside. */
+  async #open(enrolment: Enrolment, signal: AbortSignal): Promise<number | undefined> {
     const lingering = this.#endLingering()
     const netnsFd = lingering ?? openVerified(this.pod)
     try {
-      const identity = formatSpiffe(trustDomain, this.pod.namespace, this.pod.serviceAccount)
-      const { namespace, name, serviceAccount, ips } = this.pod
-      certificates.hold({ uid, identity })
       const mayWait = this.#beginning === 'running' && !enrolment.strictInbound && !enrolment.requireOutbound
+      if (mayWait && this.#served.serviceAccount === undefined) {
+        this.#state.be('pending', `${ACCOUNT_AWAITED}; not captured yet`)
+        return undefined
+      }
       if (mayWait) {
-        this.#be('pending', 'waiting for a certificate; not captured yet')
-        await certificates.ready(uid, signal)
+        this.#state.be('pending', 'waiting for a certificate; not captured yet')
+        await this.#parts.certificates.ready(this.pod.uid, signal)
       }
       // One that still lingers is what it was: its sessions and its listeners go on.
-      if (lingering === undefined) {
-        const sets = await Promise.all(
-          Array.from({ length: threads.count }, () => keeper.acquire(uid, netnsFd)),
-        )
-        threads.tell({ type: 'pod', pod: { uid, namespace, name, serviceAccount, identity, ips, netnsFd } })
-        const certificate = certificates.certificate(uid)
-        if (certificate) threads.tell({ type: 'certificate', podUid: uid, certificate })
-        threads.listen(uid, sets)
-      }
-      this.#netnsFd = netnsFd
-    } catch (err) {
-      if (lingering !== undefined) this.#linger(lingering)
+      if (lingering === undefined) await this.#served.stand(netnsFd)
+      return (this.#netnsFd = netnsFd)
+    } finally {
+      if (this.#netnsFd === undefined && lingering !== undefined) this.#linger(lingering)
       else if (this.#netnsFd === undefined) closeSync(netnsFd)
-      throw err
     }
-    await applyRedirect(netnsFd, enrolment)
-    this.#applied = enrolment
-    guard.watch(uid, netnsFd, enrolment, this.pod)
-    if (!certificates.certificate(uid))
-      this.#be(this.#hasBeenIn ? 'drifted' : 'pending', 'captured; waiting for a certificate')
-    this.#settled.resolve() // protected: nothing passes in the clear any more
-    await this.#certified(signal)
-    this.#be('enrolled', enrolment.problems.join('; '))
   }
 
-  async #certified(signal: AbortSignal): Promise<void> {
-    await this.#parts.certificates.ready(this.pod.uid, signal)
+  /** The runtime has given the pod another sandbox: what was in the first one's namespace is over, and it begins anew. */
+  async #followNamespace(): Promise<void> {
+    const netnsFd = this.#netnsFd ?? this.#lingering?.netnsFd
+    if (netnsFd === undefined || !isOther(this.pod.netns, netnsFd)) return
+    this.#parts.log.info(
+      { pod: this.#state.name, netns: this.pod.netns },
+      'pod has another network namespace now',
+    )
+    this.#parts.guard.unwatch(this.pod.uid)
+    this.#endLingering()
+    this.#netnsFd = undefined
+    this.#applied = undefined
+    this.#beginning = 'new'
+    try {
+      await this.#served.end(0)
+    } finally {
+      closeSync(netnsFd)
+    }
   }
 
   async #leave(): Promise<void> {
     // It goes on by itself from here: should it come in one day, its connections do not wait for its certificate.
     if (this.#beginning === 'new') this.#beginning = 'running'
     const netnsFd = this.#netnsFd
-    this.#be('not-enrolled', '')
+    this.#state.be('not-enrolled', '')
     if (netnsFd === undefined) {
       await this.#clearRemains()
       return
@@ -290,12 +336,11 @@ export class PodLife {
 
   /** No more stragglers: the listeners close, and when the last open connection has ended, all of it is given back. */
   async #letGo(netnsFd: number): Promise<void> {
-    const { threads, keeper, certificates, router, log } = this.#parts
+    const { certificates, router, log } = this.#parts
     const { uid } = this.pod
     this.#lingering = undefined
     try {
-      keeper.release(uid)
-      await threads.removePod(uid, AS_LONG_AS_THEY_LIVE_MS)
+      await this.#served.end(AS_LONG_AS_THEY_LIVE_MS)
       // It may be on its way back in, or there already.
       if (this.#netnsFd === undefined && this.#wish.kind !== 'in') {
         await removeReturnPath(netnsFd)
@@ -303,63 +348,40 @@ export class PodLife {
         router.removeLocalPod(uid)
       }
     } catch (err) {
-      log.warn({ pod: this.#name, err: errorText(err) }, 'could not clear up after a pod that left the mesh')
+      log.warn(
+        { pod: this.#state.name, err: errorText(err) },
+        'could not clear up after a pod that left the mesh',
+      )
     } finally {
       closeSync(netnsFd)
     }
   }
 
   async #vanish(): Promise<void> {
-    const { guard, threads, keeper, certificates, router, reports } = this.#parts
+    const { guard, certificates, router } = this.#parts
     const { uid } = this.pod
     guard.unwatch(uid)
     const netnsFd = this.#netnsFd ?? this.#endLingering()
     this.#netnsFd = undefined
-    keeper.release(uid)
-    await threads.removePod(uid, 0)
+    await this.#served.end(this.#drainMs)
     certificates.release(uid)
     router.removeLocalPod(uid)
-    this.#status = { state: 'gone', detail: '', sinceMs: Date.now() }
-    reports.remove(uid)
+    this.#state.be('gone', '')
     if (netnsFd !== undefined) closeSync(netnsFd)
   }
 
-  #be(state: LifeState, detail: string): void {
-    if (this.#status.state === state && this.#status.detail === detail) return
-    this.#status = { state, detail, sinceMs: Date.now() }
-    if (state === 'enrolled') this.#hasBeenIn = true
-    if (state === 'not-enrolled') this.#hasBeenIn = false
-    const reported = REPORTED[state]
-    if (reported !== undefined && !(this.#hasBeenIn && reported === PodState.PENDING)) {
-      const { uid, namespace, name } = this.pod
-      this.#parts.reports.set({ uid, namespace, name }, reported, detail)
-    }
-    this.#parts.log.info(
-      { pod: this.#name, uid: this.pod.uid, state, ...(detail ? { detail } : {}) },
-      'pod state',
-    )
-  }
-
-  get #name(): string {
-    return `${this.pod.namespace}/${this.pod.name}`
+  /** What is to be said of one that is enrolled. */
+  #remarks(): string {
+    const { caveat } = this.pod
+    return [...(this.#applied?.problems ?? []), ...(caveat === undefined ? [] : [caveat])].join('; ')
   }
 }
 
-/** Opens the pod's namespace and makes sure that it is the pod's: it must own the pod's addresses. Throws `NETNS`. */
-function openVerified(pod: LocalPod): number {
-  const fd = openNetns(pod.netns)
+/** Reports whether the path leads to another namespace than the descriptor; not so while it leads nowhere. */
+function isOther(netns: string, netnsFd: number): boolean {
   try {
-    const owned = new Set<string>()
-    for (const addresses of Object.values(inNetns(fd, () => networkInterfaces())))
-      for (const { address } of addresses ?? []) if (!address.includes('%')) owned.add(canonicalIp(address))
-    const missing = pod.ips.filter(ip => !owned.has(ip))
-    if (missing.length === 0) return fd
-    throw new CulvertError(
-      'NETNS',
-      `${pod.netns} is not ${pod.namespace}/${pod.name}'s: it does not own ${missing.join(', ')}`,
-    )
-  } catch (err) {
-    closeSync(fd)
-    throw err
+    return netnsInode(netns) !== netnsInode(netnsFd)
+  } catch {
+    return false
   }
 }

@@ -1,8 +1,9 @@
-/** The pods of this node: what the source tells, joined with what the mesh says of their enrolment. */
+/** The pods of this node: what the source tells, joined with what the mesh says of them. */
 import { errorText } from '../../lib/errors.ts'
 import type { Enrolment } from '../../lib/enrolment.ts'
-import { PodLife, type LifeParts, type LifeStatus } from './pod-life.ts'
-import type { LocalPod, PodEvents } from './source.ts'
+import type { LifeStatus } from './life-state.ts'
+import { PodLife, type LifeParts } from './pod-life.ts'
+import type { LocalPod, Patience, PodEvents, Safety } from './source.ts'
 
 export interface PodsParts extends LifeParts {
   /** The pod's enrolment; undefined until its namespace is known. */
@@ -13,7 +14,8 @@ export interface PodReport extends LifeStatus {
   readonly uid: string
   readonly namespace: string
   readonly name: string
-  readonly serviceAccount: string
+  /** Absent until it is known. */
+  readonly serviceAccount?: string | undefined
   readonly ips: readonly string[]
   readonly netns: string
 }
@@ -31,38 +33,43 @@ export class Pods implements PodEvents {
 
   async podSeen(pod: LocalPod): Promise<void> {
     let life = this.#lives.get(pod.uid)
-    if (!life) {
+    if (life) life.told(pod)
+    else {
       const isAdopted = this.#parts.keeper.holds(pod.uid)
       life = new PodLife(pod, this.#parts, isAdopted ? 'adopted' : this.#isSynced ? 'new' : 'running')
       this.#lives.set(pod.uid, life)
     }
-    const wasTerminating = life.pod.terminating
-    life.pod = pod
-    if (pod.terminating && !wasTerminating) this.#parts.threads.tell({ type: 'goaway', podUid: pod.uid })
     await life.want(this.#parts.enrolmentOf(pod))
   }
 
-  async podGone(uid: string): Promise<void> {
+  async podSafe(uid: string, patience: Patience): Promise<Safety> {
+    return (await this.#lives.get(uid)?.safe(patience)) ?? 'safe'
+  }
+
+  async podGone(uid: string, drainMs = 0): Promise<void> {
     const life = this.#lives.get(uid)
     this.#lives.delete(uid)
-    await life?.end()
+    await life?.end(drainMs)
   }
 
   async synced(uids: ReadonlySet<string>): Promise<void> {
-    for (const uid of this.#lives.keys()) if (!uids.has(uid)) await this.podGone(uid)
+    // Now, and not those that are told of while these end.
+    const gone = [...this.#lives.keys()].filter(uid => !uids.has(uid))
     this.#parts.keeper.prune(uids)
     this.#isSynced = true
     this.#onSynced()
+    await Promise.all(gone.map(uid => this.podGone(uid)))
   }
 
-  /** The mesh has news about namespaces: every pod is looked at again. */
-  reconsider(): void {
+  /** The mesh has news about these namespaces: every pod of theirs is looked at again. */
+  reconsider(namespaces: ReadonlySet<string>): void {
     for (const life of this.#lives.values())
-      life
-        .want(this.#parts.enrolmentOf(life.pod))
-        .catch((err: unknown) =>
-          this.#parts.log.error({ err: errorText(err) }, 'pod could not be reconsidered'),
-        )
+      if (namespaces.has(life.pod.namespace))
+        life
+          .want(this.#parts.enrolmentOf(life.pod))
+          .catch((err: unknown) =>
+            this.#parts.log.error({ err: errorText(err) }, 'pod could not be reconsidered'),
+          )
   }
 
   /** Ends when every pod is as it should be, or as near as can be. */
@@ -87,11 +94,11 @@ export class Pods implements PodEvents {
   }
 
   list(): PodReport[] {
-    return [...this.#lives.values()].map(({ pod, status }) => ({
+    return [...this.#lives.values()].map(({ pod, serviceAccount, status }) => ({
       uid: pod.uid,
       namespace: pod.namespace,
       name: pod.name,
-      serviceAccount: pod.serviceAccount,
+      serviceAccount,
       ips: pod.ips,
       netns: pod.netns,
       ...status,

@@ -8,7 +8,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { errorText } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import { parsePods } from './pod-file.ts'
-import type { LocalPod, PodEvents, PodSource } from './source.ts'
+import type { LocalPod, PodEvents, PodSource, SourceStatus } from './source.ts'
 
 export interface StaticPodSourceOptions {
   readonly file: string
@@ -18,7 +18,6 @@ export interface StaticPodSourceOptions {
 }
 
 export class StaticPodSource implements PodSource {
-  readonly kind = 'static'
   readonly #file: string
   readonly #log: Logger
   readonly #pollMs: number
@@ -34,6 +33,11 @@ export class StaticPodSource implements PodSource {
     this.#file = options.file
     this.#log = options.log
     this.#pollMs = options.pollMs ?? 1000
+  }
+
+  status(): SourceStatus {
+    const waitsFor = this.#isSynced ? undefined : this.#complaint || `the file ${this.#file}`
+    return { kind: 'static', waitsFor, file: this.#file, pods: this.#known.size }
   }
 
   run(events: PodEvents, signal: AbortSignal): Promise<void> {

@@ -14,7 +14,37 @@ await t.test("a pod's enrolment is unknown until its namespace is known", async 
   t.match(world.mesh.enrolmentOf(out), { mesh: false, requireOutbound: true })
   world.remove('culvert.v1.Namespace', 'shop')
   t.equal(world.mesh.enrolmentOf(pod), undefined)
+  t.match(world.mesh.enrolmentOf(out), { mesh: false }, 'a pod may say itself that it is not in the mesh')
+  const self = { ...pod, annotations: { 'culvert.dev/mesh': 'enabled' } }
+  t.match(world.mesh.enrolmentOf(self), { mesh: true, strictInbound: false }, 'or that it is')
 })
+
+await t.test(
+  "a pod's service account is what its source says, else what the server says of its uid",
+  async t => {
+    const world = new MeshWorld()
+    const pod = localPod('a', ['10.1.0.2'], { serviceAccount: undefined })
+    t.equal(world.mesh.serviceAccountOf(pod), undefined)
+    const here = { name: 'a', more: { node: 'node-a', serviceAccount: 'billing' } }
+    world.pod({ ...here, info: { podUid: 'earlier', terminating: true } })
+    t.equal(world.mesh.serviceAccountOf(pod), undefined, 'what is said of an earlier pod does not count')
+    t.equal(world.mesh.isTerminating(pod), false)
+    t.equal(world.mesh.ownPod('earlier')?.name, 'a')
+    world.pod({ ...here, info: { podUid: pod.uid } })
+    t.equal(world.mesh.serviceAccountOf(pod), 'billing', 'told before the pod has an address')
+    t.equal(world.mesh.serviceAccountOf({ ...pod, serviceAccount: 'own' }), 'own')
+    t.equal(world.mesh.ownPod('earlier'), undefined)
+    t.equal(world.mesh.ownPod(pod.uid)?.serviceAccount, 'billing')
+    world.pod({ ...here, info: { podUid: pod.uid, terminating: true } })
+    t.equal(world.mesh.isTerminating(pod), true)
+    t.equal(world.mesh.isTerminating({ ...pod, uid: 'later' }), false)
+    t.equal(world.mesh.isTerminating({ ...pod, uid: 'later', terminating: true }), true)
+    world.removePod('a')
+    t.equal(world.mesh.ownPod(pod.uid), undefined)
+    world.pod({ ...here, info: { podUid: pod.uid }, more: { node: 'node-b' } })
+    t.equal(world.mesh.ownPod(pod.uid), undefined, 'a pod of another node is none of ours')
+  },
+)
 
 await t.test("the server's word on the very pod comes before the namespace's and the pod's own", async t => {
   const world = new MeshWorld().namespace('shop', { mesh: true })
@@ -49,15 +79,15 @@ await t.test('who asked is told which namespaces and trust domains changed, once
   await nextTurn()
   await nextTurn()
   t.strictSame(told.splice(0), [['shop']], 'only pods of this node matter')
-  world.pod({
-    name: 'here',
-    ips: ['10.1.0.2'],
-    info: { podUid: 'x', terminating: true },
-    more: { node: 'node-a' },
-  })
+  const here = { name: 'here', ips: ['10.1.0.2'] }
+  world.pod({ ...here, info: { podUid: 'x', probePorts: [80] }, more: { node: 'node-a' } })
   await nextTurn()
   await nextTurn()
   t.strictSame(told, [], 'and of those only what bears on it')
+  world.pod({ ...here, info: { podUid: 'x', terminating: true }, more: { node: 'node-a' } })
+  await nextTurn()
+  await nextTurn()
+  t.strictSame(told, [['shop']])
 })
 
 await t.test('a wait for the first picture ends with its signal', async t => {

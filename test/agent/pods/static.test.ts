@@ -36,6 +36,7 @@ function world(t: Test) {
   }
   const events: PodEvents = {
     podSeen: async ({ uid, terminating }) => tell(`seen ${uid}${terminating ? ' terminating' : ''}`),
+    podSafe: async () => 'safe',
     podGone: async uid => tell(`gone ${uid}`),
     synced: async uids => tell(`synced ${[...uids].join(' ')}`),
   }
