@@ -6,7 +6,6 @@
 import { Backoff } from '../../lib/backoff.ts'
 import { ANNOTATION } from '../../lib/enrolment.ts'
 import { errorText } from '../../lib/errors.ts'
-import { textAt, valueAt } from '../../lib/json.ts'
 import type { KubePod } from '../../lib/kube/objects.ts'
 import type { Logger } from '../../lib/log.ts'
 import { LogLimit } from '../log-limit.ts'
@@ -25,6 +24,8 @@ export interface StatusWriterOptions {
   readonly patienceMs?: number
   /** Pods that may wait to be written. @default 100000 */
   readonly mostWaiting?: number
+  /** How long to wait until a watch tells of what was written, milliseconds. @default 10000 */
+  readonly echoMs?: number
 }
 
 interface Word {
@@ -39,10 +40,11 @@ interface Word {
   conflicts: number
 }
 
-interface Written {
+/** What was written, and has not come back to us. */
+interface Expected {
   readonly text: string | undefined
-  /** Of the pod since then. */
-  readonly version: string
+  /** It may never come: a watch that begins anew tells only what is so then. */
+  readonly untilMs: number
 }
 
 const LIMITS = { silenceMs: 10_000, maxBytes: 4 * 1024 * 1024 }
@@ -58,16 +60,21 @@ export class StatusWriter implements StatusAnnotations {
   /** By uid, those that are not due yet, in the order in which they will be. */
   readonly #later = new Map<string, Word>()
   readonly #inFlight = new Map<string, Word>()
-  /** What was written and may not have come back to us yet. */
-  readonly #written = new Map<string, Written>()
+  /** By uid, the oldest first. */
+  readonly #expected = new Map<string, Expected>()
   readonly #listeners = new Set<(podUid: string) => void>()
   #timer: NodeJS.Timeout | undefined
+  #expiry: NodeJS.Timeout | undefined
   #isPaused = false
 
   constructor(options: StatusWriterOptions) {
-    this.#options = { patienceMs: 1000, mostWaiting: 100_000, ...options }
+    this.#options = { patienceMs: 1000, mostWaiting: 100_000, echoMs: 10_000, ...options }
     this.#limit = new LogLimit(options.log)
-    options.signal.addEventListener('abort', () => clearTimeout(this.#timer), { once: true })
+    const stop = (): void => {
+      clearTimeout(this.#timer)
+      clearTimeout(this.#expiry)
+    }
+    options.signal.addEventListener('abort', stop, { once: true })
   }
 
   /** Pods whose status is still to be written. */
@@ -86,7 +93,8 @@ export class StatusWriter implements StatusAnnotations {
     if (waiting && waiting.text === text) return
     this.#due.delete(uid)
     this.#later.delete(uid)
-    if ((this.#inFlight.get(uid) ?? this.#present(pod)).text === text) return
+    const known = this.#inFlight.get(uid) ?? this.#expected.get(uid) ?? { text: pod.status.mesh }
+    if (known.text === text) return
     if (this.waiting >= mostWaiting) {
       metrics.statusWrites.inc({ result: 'dropped' })
       return
@@ -98,18 +106,18 @@ export class StatusWriter implements StatusAnnotations {
     this.#next()
   }
 
-  /** Reports whether what this version of the pod says is older than what was written since, or is about to be. */
-  isOutdated({ metadata: { uid, resourceVersion } }: KubePod): boolean {
+  /** Reports whether what stands in this pod's annotation is older than what was written since, or is about to be. */
+  isOutdated({ metadata: { uid }, status }: KubePod): boolean {
     if (this.#due.has(uid) || this.#later.has(uid) || this.#inFlight.has(uid)) return true
-    const written = this.#written.get(uid)
-    if (written === undefined) return false
-    if (isBefore(resourceVersion, written.version)) return true
-    this.#written.delete(uid) // ours has come back, or was overwritten
+    const expected = this.#expected.get(uid)
+    if (expected === undefined) return false
+    if (expected.text !== status.mesh) return true
+    this.#expected.delete(uid)
     return false
   }
 
-  /** Calls the listener when the annotation of a pod has been written. */
-  onWritten(listener: (podUid: string) => void): void {
+  /** Calls the listener when a pod's annotation was written, and when that has been waited for in vain. */
+  onSettled(listener: (podUid: string) => void): void {
     this.#listeners.add(listener)
   }
 
@@ -117,13 +125,7 @@ export class StatusWriter implements StatusAnnotations {
   forget(uid: string): void {
     this.#due.delete(uid)
     this.#later.delete(uid)
-    this.#written.delete(uid)
-  }
-
-  #present({ metadata }: KubePod): Pick<Written, 'text'> {
-    const written = this.#written.get(metadata.uid)
-    if (written && isBefore(metadata.resourceVersion, written.version)) return written
-    return { text: metadata.annotations?.[ANNOTATION.status] }
+    this.#expected.delete(uid)
   }
 
   #next(): void {
@@ -148,7 +150,7 @@ export class StatusWriter implements StatusAnnotations {
       this.#inFlight.set(uid, word)
       void this.#write(word).then(isWritten => {
         this.#inFlight.delete(uid)
-        if (isWritten) for (const listener of this.#listeners) listener(uid)
+        if (isWritten) this.#settled(uid)
         this.#next()
       })
     }
@@ -161,9 +163,8 @@ export class StatusWriter implements StatusAnnotations {
     // With the uid, so that nothing is said of a pod that has only the name.
     const body = { metadata: { uid, annotations: { [ANNOTATION.status]: text ?? null } } }
     try {
-      const answer = await api.change('PATCH', path.pod(namespace, name), body, LIMITS, signal)
-      const version = textAt(valueAt(answer, 'metadata'), 'resourceVersion') ?? ''
-      this.#written.set(uid, { text, version })
+      await api.change('PATCH', path.pod(namespace, name), body, LIMITS, signal)
+      this.#expect(uid, text)
       this.#backoff.reset()
       metrics.statusWrites.inc({ result: 'written' })
       return true
@@ -171,6 +172,29 @@ export class StatusWriter implements StatusAnnotations {
       if (!signal.aborted) await this.#failed(word, err)
       return false
     }
+  }
+
+  #expect(uid: string, text: string | undefined): void {
+    this.#expected.delete(uid)
+    this.#expected.set(uid, { text, untilMs: performance.now() + this.#options.echoMs })
+    this.#expiry ??= setTimeout(() => this.#expire(), this.#options.echoMs)
+  }
+
+  #expire(): void {
+    const nowMs = performance.now()
+    this.#expiry = undefined
+    for (const [uid, { untilMs }] of this.#expected) {
+      if (untilMs > nowMs) {
+        this.#expiry = setTimeout(() => this.#expire(), untilMs - nowMs)
+        return
+      }
+      this.#expected.delete(uid)
+      this.#settled(uid)
+    }
+  }
+
+  #settled(uid: string): void {
+    for (const listener of this.#listeners) listener(uid)
   }
 
   async #failed(word: Word, err: unknown): Promise<void> {
@@ -196,13 +220,4 @@ export class StatusWriter implements StatusAnnotations {
   #warn(kind: string, { namespace, name, uid }: Word, err: unknown, message: string): void {
     this.#limit.warn(kind, { pod: `${namespace}/${name}`, pod_uid: uid, err: errorText(err) }, message)
   }
-}
-
-/**
- * Reports whether a version of an object is older than another. They are numbers in every API server there is, and
- * by Kubernetes' own word since 1.35 (KEP-5504); where they are not, none is taken for older.
- */
-function isBefore(version: string | undefined, other: string): boolean {
-  if (version === undefined || !/^\d+$/.test(version) || !/^\d+$/.test(other)) return false
-  return version.length === other.length ? version < other : version.length < other.length
 }

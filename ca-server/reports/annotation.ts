@@ -4,7 +4,6 @@
  * words the newer of what it said and what stands there counts, since it may be speaking to another replica by now.
  * Whoever may edit a pod can write there too: that is believed of this pod, until its agent speaks again.
  */
-import { ANNOTATION } from '../../lib/enrolment.ts'
 import type { KubePod } from '../../lib/kube/objects.ts'
 import { formatPodStatus, parsePodStatus, statusDetail, type PodStatus } from '../../lib/pod-status.ts'
 import type { Observation } from './store.ts'
@@ -15,17 +14,13 @@ export interface StatusAnnotations {
   put(pod: KubePod, text: string | undefined, mayWait?: boolean): void
   /** Reports whether what stands in this version of the pod is older than what was put since. */
   isOutdated(pod: KubePod): boolean
-  /** Calls the listener when the annotation of a pod has been written. */
-  onWritten(listener: (podUid: string) => void): void
+  /** Calls the listener when what stands in the annotation of a pod may count again. */
+  onSettled(listener: (podUid: string) => void): void
   forget(podUid: string): void
 }
 
 /** Clocks of nodes and replicas may differ by so much; what claims to be from further on is not believed. */
 const MOST_AHEAD_MS = 60_000
-
-export function annotationOf(pod: KubePod | undefined): string | undefined {
-  return pod?.metadata.annotations?.[ANNOTATION.status]
-}
 
 /**
  * What the annotation of a pod, which has changed, adds to what is known of it; undefined when that is nothing.
@@ -37,7 +32,7 @@ export function observationFrom(
   isFirstHand: boolean,
   nowMs: number,
 ): Observation | undefined {
-  const text = annotationOf(pod)
+  const text = pod.status.mesh
   const { uid, namespace = '', name } = pod.metadata
   const said = { podUid: uid, namespace, name, node: pod.spec.nodeName ?? '', instance: '', startedAtMs: 0 }
   if (text === undefined) {
@@ -55,7 +50,7 @@ export function observationFrom(
 export function annotationFor(pod: KubePod, observation: Observation): string | undefined {
   const { state, detail, observedAtMs } = observation
   if (state === 'not-enrolled') return undefined
-  const text = annotationOf(pod)
+  const text = pod.status.mesh
   const present = parsePodStatus(text)
   if (present && isSaidBy(observation, present) && present.sinceMs <= observedAtMs) return text
   return formatPodStatus({ state, detail, sinceMs: observedAtMs })

@@ -10,7 +10,7 @@ import { errorText } from '../../lib/errors.ts'
 import type { KubePod } from '../../lib/kube/objects.ts'
 import type { Logger } from '../../lib/log.ts'
 import { objectKey, type World, type WorldChange } from '../world/world.ts'
-import { annotationFor, annotationOf, observationFrom, type StatusAnnotations } from './annotation.ts'
+import { annotationFor, observationFrom, type StatusAnnotations } from './annotation.ts'
 import { EarlyWords } from './early.ts'
 import { NodeAgents, type AgentStart } from './node-agents.ts'
 import type { Observation, ObservedState, ObservedStore } from './store.ts'
@@ -77,7 +77,7 @@ export class Observed {
       observed.#agents.remember(observation, observed.#nowMs())
     }
     options.world.onChange(changes => observed.#worldChanged(changes))
-    options.annotations?.onWritten(podUid => observed.#written(podUid))
+    options.annotations?.onSettled(podUid => observed.#settled(podUid))
     return observed
   }
 
@@ -126,7 +126,7 @@ export class Observed {
     for (const pod of this.#world.podsOnNode(report.node)) {
       const { uid } = pod.metadata
       const isKnown = (this.of(pod)?.state ?? 'not-enrolled') !== 'not-enrolled'
-      if (named.has(uid) || !(isKnown || (this.#annotations && annotationOf(pod) !== undefined))) continue
+      if (named.has(uid) || !(isKnown || (this.#annotations && pod.status.mesh !== undefined))) continue
       const statement = { podUid: uid, state: 'not-enrolled', detail: '', observedAtMs: Date.now() } as const
       said.push([pod, observationOf(pod.metadata, statement, report)])
     }
@@ -194,7 +194,7 @@ export class Observed {
   /** What the annotation of a pod says that it did not say before. */
   #annotated(before: KubePod | undefined, pod: KubePod): Observation | undefined {
     if (!this.#annotations || this.#annotations.isOutdated(pod)) return undefined
-    return annotationOf(before) === annotationOf(pod) ? undefined : this.#read(pod)
+    return before?.status.mesh === pod.status.mesh ? undefined : this.#read(pod)
   }
 
   #read(pod: KubePod): Observation | undefined {
@@ -204,8 +204,8 @@ export class Observed {
     return observationFrom(pod, held, isFirstHand, Date.now())
   }
 
-  /** Somebody may have written after us, and we have heard of that first. */
-  #written(podUid: string): void {
+  /** Somebody may have written after us, and we have heard of that meanwhile. */
+  #settled(podUid: string): void {
     const pod = this.#world.podByUid(podUid)
     const found = pod && !this.#annotations!.isOutdated(pod) ? this.#read(pod) : undefined
     if (found) this.#take([found]).catch((err: unknown) => this.#notStored(err))

@@ -77,6 +77,8 @@ export interface KubePod {
     readonly podIPs: readonly string[]
     readonly hostIP?: string
     readonly ready: boolean
+    /** The annotation `culvert.dev/status`, apart from the others: those many pods have in common. */
+    readonly mesh?: string
   }
 }
 

@@ -3,6 +3,7 @@
  * it is absent is what the API server's defaulting says; fields that Culvert does not use are not looked at.
  */
 import { Cidr } from '../address.ts'
+import { ANNOTATION } from '../enrolment.ts'
 import { Fields, strip } from './fields.ts'
 import type {
   KubeContainer,
@@ -116,7 +117,7 @@ function readCidr(fields: Fields, key: string, text: string): string {
 }
 
 function readPod(fields: Fields): KubePod {
-  const metadata = readMeta(fields, 'namespace', SUBDOMAIN)
+  const { metadata, mesh } = takeStatus(readMeta(fields, 'namespace', SUBDOMAIN))
   const spec = fields.child('spec')
   const status = fields.child('status')
   const containers = spec.items('containers')
@@ -144,8 +145,17 @@ function readPod(fields: Fields): KubePod {
       ready: status
         .items('conditions')
         .some(condition => condition.text('type') === 'Ready' && condition.text('status') === 'True'),
+      mesh,
     }),
   }
+}
+
+/** The metadata without the annotation that tells the pod's state in the mesh, and what stands in that. */
+function takeStatus(metadata: ObjectMeta): { metadata: ObjectMeta; mesh: string | undefined } {
+  const { annotations, ...rest } = metadata
+  if (annotations?.[ANNOTATION.status] === undefined) return { metadata, mesh: undefined }
+  const { [ANNOTATION.status]: mesh, ...others } = annotations
+  return { metadata: Object.keys(others).length > 0 ? { ...rest, annotations: others } : rest, mesh }
 }
 
 function readPodIps(status: Fields): string[] {

@@ -2,6 +2,7 @@
  * From the stripped types of `objects.ts` back to Kubernetes objects as the API has them: reading what was
  * written gives the same objects again.
  */
+import { ANNOTATION } from '../enrolment.ts'
 import { API_VERSIONS } from './read.ts'
 import type { KubeEndpointSlice, KubeObject, KubePod, KubeService, ProbePort } from './objects.ts'
 
@@ -19,13 +20,23 @@ export function writeObject(object: KubeObject): Plain {
     case 'Node':
       return { ...head, spec: { podCIDR: object.spec.podCIDRs[0], ...object.spec }, status: object.status }
     case 'Pod':
-      return { ...head, spec: podSpec(object), status: podStatus(object) }
+      return { ...head, metadata: podMeta(object), spec: podSpec(object), status: podStatus(object) }
     case 'Service':
       return { ...head, spec: serviceSpec(object), ...serviceStatus(object) }
     case 'EndpointSlice':
       return { ...head, ...endpointSliceBody(object) }
     default:
       return head
+  }
+}
+
+function podMeta({ metadata, status }: KubePod): Plain {
+  const { uid, ...meta } = metadata
+  const own = status.mesh === undefined ? undefined : { [ANNOTATION.status]: status.mesh }
+  return {
+    ...meta,
+    ...(uid !== '' && { uid }),
+    ...(own && { annotations: { ...metadata.annotations, ...own } }),
   }
 }
 

@@ -131,7 +131,6 @@ await t.test('a pod of a real API server is read, and what is not used is not ke
       },
       annotations: {
         'culvert.dev/mtls': 'strict',
-        'culvert.dev/status': 'enrolled',
         'sidecar.istio.io/status': '{}',
         'linkerd.io/inject': 'enabled',
         'config.linkerd.io/proxy-version': '1',
@@ -168,6 +167,7 @@ await t.test('a pod of a real API server is read, and what is not used is not ke
       podIPs: ['10.244.1.7', 'fd00::7'],
       hostIP: '10.250.0.11',
       ready: true,
+      mesh: 'enrolled',
     },
   })
   t.end()

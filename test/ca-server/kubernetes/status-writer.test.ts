@@ -39,15 +39,19 @@ async function scene(t: Test, options: Partial<StatusWriterOptions> = {}): Promi
     lines,
     pod(name, status) {
       const annotations = status === undefined ? {} : { 'culvert.dev/status': status }
-      const kept = api.put(pathOf(name), { metadata: { uid: `uid-${name}`, annotations } })
-      const { resourceVersion } = kept['metadata'] as { resourceVersion: string }
-      return kubePod(name, { meta: { annotations, resourceVersion } })
+      api.put(pathOf(name), { metadata: { uid: `uid-${name}`, annotations } })
+      return podWith(name, status)
     },
     status: name => (metadataOf(name)['annotations'] as Json)['culvert.dev/status'],
     async idle() {
       while (writer.waiting > 0) await setImmediate()
     },
   }
+}
+
+function podWith(name: string, mesh?: string): KubePod {
+  const pod = kubePod(name)
+  return { ...pod, status: { ...pod.status, ...(mesh !== undefined && { mesh }) } }
 }
 
 await t.test('what is put is written with the uid, and what stands there is not written again', async t => {
@@ -184,20 +188,34 @@ await t.test('not more than so many wait', async t => {
   t.equal(api.requests.length, 10)
 })
 
-await t.test('a version of a pod is outdated until it is the one that was written', async t => {
+await t.test('what stands there is outdated until it is what was written', async t => {
   const { writer, pod, idle } = await scene(t)
-  const written: string[] = []
-  writer.onWritten(uid => written.push(uid))
+  const settled: string[] = []
+  writer.onSettled(uid => settled.push(uid))
   const one = pod('one')
   t.equal(writer.isOutdated(one), false)
   writer.put(one, 'enrolled')
   t.equal(writer.isOutdated(one), true)
   await idle()
-  t.strictSame(written, ['uid-one'])
-  t.equal(writer.isOutdated(one), true, 'it is the one from before')
-  const version = Number(one.metadata.resourceVersion)
-  const at = (resourceVersion: string) => kubePod('one', { meta: { resourceVersion } })
-  t.equal(writer.isOutdated(at(`${version}`)), true)
-  t.equal(writer.isOutdated(at(`${version + 1}`)), false)
-  t.equal(writer.isOutdated(at(`${version}`)), false, 'it need not be remembered for longer')
+  t.strictSame(settled, ['uid-one'])
+  t.equal(writer.isOutdated(one), true, 'of before')
+  t.equal(writer.isOutdated(podWith('one', 'pending')), true, 'of before that')
+  t.equal(writer.isOutdated(podWith('one', 'enrolled')), false)
+  t.equal(writer.isOutdated(podWith('one', 'drifted')), false, 'somebody has written after us')
+})
+
+await t.test('what was written and does not come back is not waited for for ever', async t => {
+  const { writer, pod } = await scene(t, { echoMs: 30 })
+  const settled = new Map<string, () => void>()
+  writer.onSettled(uid => settled.get(uid)?.())
+  const next = (uid: string) => new Promise<void>(resolve => settled.set(uid, resolve))
+  const written = [next('uid-one'), next('uid-two')]
+  const pods = [pod('one'), pod('two')]
+  for (const each of pods) writer.put(each, 'enrolled')
+  await Promise.all(written)
+  await Promise.all([next('uid-one'), next('uid-two')])
+  t.strictSame(
+    pods.map(each => writer.isOutdated(each)),
+    [false, false],
+  )
 })

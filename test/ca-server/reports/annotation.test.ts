@@ -20,19 +20,18 @@ class Desk implements StatusAnnotations {
   readonly put_: [string, string | undefined, boolean][] = []
   readonly forgotten: string[] = []
   outdated = false
-  tellWritten: (uid: string) => void = () => undefined
+  tellSettled: (uid: string) => void = () => undefined
 
   put(pod: KubePod, text: string | undefined, mayWait = false): void {
-    if (pod.metadata.annotations?.['culvert.dev/status'] !== text)
-      this.put_.push([pod.metadata.name, text, mayWait])
+    if (pod.status.mesh !== text) this.put_.push([pod.metadata.name, text, mayWait])
   }
 
   isOutdated(): boolean {
     return this.outdated
   }
 
-  onWritten(listener: (uid: string) => void): void {
-    this.tellWritten = listener
+  onSettled(listener: (uid: string) => void): void {
+    this.tellSettled = listener
   }
 
   forget(uid: string): void {
@@ -90,10 +89,9 @@ async function scene(pods: readonly KubePod[] = [podWith('one')]): Promise<Scene
   }
 }
 
-function podWith(name: string, status?: string): KubePod {
-  return kubePod(name, {
-    meta: { annotations: { x: 'y', ...(status !== undefined && { 'culvert.dev/status': status }) } },
-  })
+function podWith(name: string, mesh?: string, uid = `uid-${name}`): KubePod {
+  const pod = kubePod(name, { uid })
+  return { ...pod, status: { ...pod.status, ...(mesh !== undefined && { mesh }) } }
 }
 
 await t.test('what an agent says is put into the annotation; what may pass soon may wait', async t => {
@@ -220,20 +218,17 @@ await t.test(
     desk.outdated = true
     watch('one', `drifted: told to another ${stamp(6)}`)
     desk.outdated = false
-    desk.tellWritten('uid-one')
+    desk.tellSettled('uid-one')
     t.equal(state(), 'drifted')
-    desk.tellWritten('uid-nobody')
+    desk.tellSettled('uid-nobody')
   },
 )
 
 await t.test('a status goes with the uid of its pod', async t => {
-  const { world, desk, state } = await scene([podWith('one', `enrolled ${stamp(1)}`)])
-  const next = kubePod('one', {
-    uid: 'uid-next',
-    meta: { annotations: { 'culvert.dev/status': `drifted: x ${stamp(1)}` } },
-  })
+  const { world, desk, state, observed } = await scene([podWith('one', `enrolled ${stamp(1)}`)])
+  const next = podWith('one', `drifted: x ${stamp(1)}`, 'uid-next')
   world.replaceAll([next])
-  t.equal(state(), undefined)
+  t.strictSame([state(), observed.of(next)?.state], [undefined, 'drifted'])
   t.strictSame(desk.forgotten, ['uid-one'])
 })
 
