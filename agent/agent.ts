@@ -202,6 +202,7 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
         mesh: mesh.dump(),
       }),
       connections: () => threads.connections(),
+      plaintext: () => pods.openPlaintext(),
       pods: () => pods.list(),
       certificates: () => certificates.states(),
       rules: name => explainPod(pods.find(name), name),

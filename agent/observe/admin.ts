@@ -14,6 +14,7 @@ type Eventually<T> = T | Promise<T>
 export interface AdminHandlers {
   configDump: () => Eventually<unknown>
   connections: () => Eventually<unknown>
+  plaintext: () => Eventually<unknown>
   pods: () => Eventually<unknown>
   certificates: () => Eventually<unknown>
   /** Text for people: the rules of one pod, named by uid, name or namespace/name. Throws `INPUT` when there is none. */
@@ -89,6 +90,11 @@ function agentRoutes(handlers: AdminHandlers): HttpRoute[] {
       handlers.configDump,
     ),
     dump('/connections', 'open connections', handlers.connections),
+    dump(
+      '/plaintext',
+      'open connections that came to strict pods in plaintext, from before they were strict',
+      handlers.plaintext,
+    ),
     dump('/pods', 'pods of this node and their state', handlers.pods),
     dump('/certificates', 'certificate of each pod: state, validity, last error', handlers.certificates),
     {

@@ -18,6 +18,7 @@ import type { RedirectGuard } from './guard.ts'
 import { PodLifeState, type LifeStateParts, type LifeStatus } from './life-state.ts'
 import { ServedPod, type ServedParts } from './served.ts'
 import type { LocalPod, Patience, Safety } from './source.ts'
+import { endOrTell, type StrictPod } from './open-plaintext.ts'
 import { openVerified } from './verify.ts'
 
 /** What a pod's life needs of the rest of the agent. */
@@ -100,6 +101,14 @@ export class PodLife {
   /** An agent before this one had it in the mesh. */
   get isAdopted(): boolean {
     return this.#beginning === 'adopted'
+  }
+
+  /** Undefined where it is not strict. */
+  get strictPod(): StrictPod | undefined {
+    const { uid, namespace, name, ips } = this.pod
+    const [netnsFd, applied] = [this.#netnsFd, this.#applied]
+    if (netnsFd === undefined || !applied?.strictInbound) return undefined
+    return { uid, namespace, name, ips, netnsFd, excludeInboundPorts: applied.excludeInboundPorts }
   }
 
   get enrolment(): Enrolment | undefined {
@@ -243,9 +252,17 @@ export class PodLife {
     await applyRedirect(netnsFd, enrolment)
     if (this.#applied) guard.update(this.pod.uid, enrolment, this.pod)
     else guard.watch(this.pod.uid, netnsFd, enrolment, this.pod)
+    const wasStrict = this.#applied?.strictInbound === true
     this.#applied = enrolment
     this.#state.tell()
+    if (enrolment.strictInbound && !wasStrict) void this.#lookForPlaintext(enrolment)
     return true
+  }
+
+  /** Strict has begun: what came in plaintext before is listed, or cut. Never throws. */
+  async #lookForPlaintext({ cutOpen }: Enrolment): Promise<void> {
+    const pod = this.strictPod
+    if (pod) await endOrTell(pod, cutOpen, this.#parts.threads, this.#parts.log)
   }
 
   /** Its namespace, with listening sockets in it; undefined when it is to wait outside. */

@@ -2,6 +2,7 @@
 import { errorText } from '../../lib/errors.ts'
 import type { Enrolment } from '../../lib/enrolment.ts'
 import type { LifeStatus } from './life-state.ts'
+import { openPlaintextOf, type OpenPlaintext } from './open-plaintext.ts'
 import { PodLife, type LifeParts } from './pod-life.ts'
 import type { LocalPod, Patience, PodEvents, Safety } from './source.ts'
 
@@ -91,6 +92,17 @@ export class Pods implements PodEvents {
 
   lives(): Iterable<PodLife> {
     return this.#lives.values()
+  }
+
+  /** What came to strict pods in plaintext before they were, and is open still. */
+  async openPlaintext(): Promise<{ readonly pod: string; readonly connections: readonly OpenPlaintext[] }[]> {
+    const strict = [...this.#lives.values()].flatMap(({ strictPod }) => strictPod ?? [])
+    return await Promise.all(
+      strict.map(async pod => ({
+        pod: `${pod.namespace}/${pod.name}`,
+        connections: await openPlaintextOf(pod, this.#parts.threads),
+      })),
+    )
   }
 
   list(): PodReport[] {

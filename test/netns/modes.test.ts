@@ -51,6 +51,41 @@ await t.test('strict refuses plaintext with a reset and lets the mesh in', async
   t.equal(line.reason, 'mtls')
 })
 
+await t.test('plaintext that was open before strict is listed, and cut when that is asked for', async t => {
+  const open = async () => {
+    const { body } = await lab.agentAdmin(server.node, '/plaintext')
+    const pods = JSON.parse(body) as { pod: string; connections: { port: number; kind: string }[] }[]
+    return pods.find(({ pod }) => pod === 'shop/server')?.connections ?? []
+  }
+  await lab.annotate('pod/server', { 'culvert.dev/mesh': 'disabled', 'culvert.dev/mtls': null })
+  await lab.waitForPod('server', ['not-enrolled'])
+  const older = await holdConnection(lab, 'old', server.ip, 7000)
+  await lab.annotate('pod/server', { 'culvert.dev/mesh': null })
+  await lab.waitForPod('server', ['enrolled'])
+  const carried = await holdConnection(lab, 'old', server.ip6, 7000)
+  const tunnelled = await holdConnection(lab, 'client', server.ip, 7000)
+  t.strictSame(await open(), [], 'nothing is listed while the pod is not strict')
+
+  await annotate('pod/server', { 'culvert.dev/mtls': 'strict' }, 'server', /strict\/inbound/)
+  const listed = await until('both listed', 5000, async () => {
+    const found = await open()
+    return found.length === 2 ? found : undefined
+  })
+  t.match(
+    listed.toSorted((a, b) => (a.kind < b.kind ? -1 : 1)),
+    [
+      { kind: 'carried', reason: 'peer-not-enrolled', port: 7000 },
+      { kind: 'pre-enrolment', port: 7000 },
+    ],
+  )
+  await lab.annotate('pod/server', { 'culvert.dev/mtls': null })
+  await until('nothing listed', 5000, async () => (await open()).length === 0 || undefined)
+  await lab.annotate('pod/server', { 'culvert.dev/mtls': 'strict', 'culvert.dev/mtls-cut-open': 'true' })
+  for (const cut of [older, carried]) t.match(await cut.result, { how: 'reset' })
+  t.match(await tunnelled.stop(), { how: 'closed' }, 'tunnels go on')
+  await annotate('pod/server', { 'culvert.dev/mtls-cut-open': null }, 'server', /strict\/inbound/)
+})
+
 await t.test('of its node, a strict pod takes the kubelet’s probes and nothing else', async t => {
   t.equal((await curlFrom(server.node, `http://${server.ip}:8080/`)).code, 0, 'the probe is answered')
   const probe = await atServer.next({ direction: 'inbound', from: nodeIp(server.node) })
