@@ -34,6 +34,7 @@ export interface ZtunnelState {
     readonly name: string
     readonly namespace: string
     readonly protocol: string
+    readonly workloadIps: readonly string[]
   }[]
   readonly services: readonly {
     readonly name: string

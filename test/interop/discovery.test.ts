@@ -1,7 +1,9 @@
 /** A real ztunnel that knows the mesh from our ca-server alone, and follows it as it changes. */
+import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { startLoad } from '../../lab/demo/clients.ts'
 import { httpGet, podNamed, until } from '../../lab/demo/facts.ts'
+import { replaceFile } from '../../lab/files.ts'
 import { formatAddress } from '../../lib/address.ts'
 import { Watch } from '../helpers/lab-facts.ts'
 import { withZtunnel, type Ztunnel, type ZtunnelState } from '../helpers/ztunnel.ts'
@@ -22,6 +24,18 @@ spec:
       ports: [{ name: http, containerPort: 8080 }]
 `
 
+/** A pod whose sandbox is being made: the agents are told who it is before it has an address. */
+const STARTING = `---
+apiVersion: v1
+kind: Pod
+metadata: { name: starting, namespace: shop, uid: starting-1, labels: { app: echo } }
+spec:
+  nodeName: node-b
+  serviceAccountName: server
+  containers: [{ name: app, image: app }]
+status: { phase: Pending }
+`
+
 await withZtunnel(t, {}, async (lab, start) => {
   const [inside, outside] = await Promise.all([start('zclient'), start('zserver')])
   const service = (await lab.status()).services.find(({ name }) => name === 'echo')!
@@ -36,6 +50,26 @@ await withZtunnel(t, {}, async (lab, start) => {
       )
     const known = services.find(({ name }) => name === 'echo')
     t.match(Object.keys(known?.endpoints ?? {}).sort(), [/shop\/server$/, /shop\/zserver$/])
+  })
+
+  await t.test('a pod that has no address yet is known, and in nobody’s way', async t => {
+    const { cluster } = lab.paths
+    const before = readFileSync(cluster, 'utf8')
+    replaceFile(cluster, before + STARTING)
+    await knows(inside, 'the pod', protocolOf('starting', 'TCP'))
+    const { workloads } = await inside.state()
+    t.match(
+      workloads.find(({ name }) => name === 'starting'),
+      { namespace: 'shop', workloadIps: [] },
+    )
+    const url = `http://${service.clusterIPs[0]}/`
+    t.strictSame(await until('both servers', 10_000, both(lab, 'zclient', url)), ['server', 'zserver'])
+    replaceFile(cluster, before)
+    await knows(
+      inside,
+      'that it is gone',
+      ({ workloads }) => !workloads.some(({ name }) => name === 'starting'),
+    )
   })
 
   for (const vip of service.clusterIPs)
