@@ -84,7 +84,7 @@ export function packagesLayer(root: string, below: readonly FileTree[]): FileTre
 export function sourcesLayer(root: string, below: readonly FileTree[]): FileTree {
   const tree = new FileTree(below)
   for (const name of SOURCES)
-    tree.tree(join(root, name), join(HOME, name), path => !path.endsWith('.proto') || path.includes('/gen/'))
+    tree.tree(join(root, name), join(HOME, name), path => !DEVELOPERS_ONLY.test(path))
   for (const name of ['package.json', 'LICENSE'])
     tree.text(join(HOME, name), readFileSync(join(root, name), 'utf8'))
   return tree

@@ -110,11 +110,17 @@ function imagePath(path: string): string {
   return MERGED.includes(relative.split('/')[0]!) ? `usr/${relative}` : relative
 }
 
+const librariesFound = new Map<string, readonly string[]>()
+
 /** The libraries that a program needs and where they are. A file that is linked statically needs none. */
-function librariesOf(file: string): string[] {
+function librariesOf(file: string): readonly string[] {
+  const known = librariesFound.get(file)
+  if (known) return known
   const { stdout } = spawnSync('ldd', [file], { encoding: 'utf8' })
-  return stdout.split('\n').flatMap(line => {
+  const found = stdout.split('\n').flatMap(line => {
     const [, path] = /^\s*(?:\S+ => )?(\/\S+) \(0x/.exec(line) ?? []
     return path === undefined ? [] : [path]
   })
+  librariesFound.set(file, found)
+  return found
 }

@@ -106,11 +106,11 @@ await t.test('the ca-server may do this and nothing else', async t => {
     'tokenreviews: create',
   ])
   t.strictSame(rulesOf('Role'), [
-    'configmaps/culvert-root: get update',
+    'configmaps/culvert-root: get patch',
     'configmaps: create',
     'leases/culvert-ca: get update',
     'leases: create',
-    'secrets/culvert-ca-root: get update',
+    'secrets/culvert-ca-root: get',
     'secrets: create',
   ])
 })
