@@ -39,6 +39,7 @@ function handlers(more: Partial<AdminHandlers> = {}): AdminHandlers {
   return {
     configDump: () => ({ node: 'node-a', version: 12n }),
     connections: async () => [],
+    plaintext: () => [{ pod: 'shop/a', connections: [] }],
     pods: () => [{ uid: 'u1', state: 'enrolled' }],
     certificates: () => [],
     rules: pod => `rules of ${pod}\n`,
