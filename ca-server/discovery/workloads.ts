@@ -143,7 +143,8 @@ function takesTunnels(
   return observation?.state === 'enrolled' || observation?.state === 'drifted'
 }
 
-function isForeign(world: World, node: string | undefined): boolean {
+/** Reports whether the node's agent is somebody else's and does not report. */
+export function isForeign(world: World, node: string | undefined): boolean {
   return world.node(node ?? '')?.metadata.annotations?.[AGENT_ANNOTATION] === 'foreign'
 }
 

@@ -122,6 +122,15 @@ export class World {
     return this.#map('EndpointSlice').get(key) as KubeEndpointSlice | undefined
   }
 
+  /** All of them; goes on while they change. */
+  pods(): Iterable<KubePod> {
+    return this.#map('Pod').values() as Iterable<KubePod>
+  }
+
+  namespaces(): Iterable<KubeNamespace> {
+    return this.#map('Namespace').values() as Iterable<KubeNamespace>
+  }
+
   podByUid(uid: string): KubePod | undefined {
     return this.#podsByUid.get(uid)
   }
