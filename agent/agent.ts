@@ -138,6 +138,7 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
     control: router,
     events: {
       traffic: (traffic, thread) => metrics.traffic(traffic, thread),
+      refusals: refusals => reports.refused(refusals),
       accessLog: writes => accessLog.write(writes),
       counters: (thread, counters, dialled) => {
         metrics.threadCounters(thread, counters)
@@ -158,7 +159,10 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
       const life = pods.get(podUid)
       for (const what of drift) metrics.redirectDrift(what)
       if (drift.length > 0) metrics.redirectRepaired(repairedInMs === undefined ? 'failed' : 'repaired')
-      life?.drifted(repairedInMs === undefined ? drift.join('; ') : '')
+      const what = drift.join('; ')
+      const authors = by.join(', ')
+      life?.drifted(repairedInMs === undefined ? `${what}${authors && ` (by ${authors})`}` : '')
+      if (repairedInMs !== undefined && what !== '') reports.repaired(podUid, what, authors)
       log.warn(
         { pod: life && `${life.pod.namespace}/${life.pod.name}`, drift, repairedInMs, by },
         'redirection was changed from outside',
@@ -230,7 +234,8 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
   }
   await Promise.all([admin.start(), metricsServer.start(), readyServer.start()])
   own('discovery', discovery.run(stop.signal))
-  own('reports', reports.run(stop.signal))
+  const reportStop = new AbortController()
+  own('reports', reports.run(reportStop.signal))
   own('first picture', mesh.whenSynced(stop.signal).then(synced))
   await dataPlane.ready
   threadsReady()
@@ -262,6 +267,8 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
   await aborted(shutdown.signal)
   readiness.block(`stopping: ${shutdown.reason ?? ''}`)
   sourceStop.abort()
+  // It hears of no new pods, and a report without them would take them back; the next agent speaks for all.
+  reportStop.abort()
   guard.close()
   log.info({ reason: shutdown.reason, drainMs: config.drainMs }, 'agent stopping: draining open connections')
   report(await threads.drain(config.drainMs), log)

@@ -62,6 +62,7 @@ function startThreads(config: AgentConfig, log: Logger): StartedThreads {
     },
     {
       traffic: (report, thread) => owner?.events.traffic(report, thread),
+      refusals: refusals => owner?.events.refusals(refusals),
       accessLog: writes => owner?.events.accessLog(writes),
       counters: (thread, counters, dialled) => owner?.events.counters(thread, counters, dialled),
       died: error => {

@@ -1,49 +1,35 @@
 /**
  * Tells the ca-server what became of each pod of the node. It sends what changed a few milliseconds after it changed, and
  * everything on each new connection, after a failure and once a minute, so that a lost word never stays lost. One call at a time.
+ * What happened to pods (notices.ts) goes along, or by itself when it has waited for some seconds.
  * A server without the service (an istiod) is told nothing more.
  *
  * A report that claims to name every pod makes the server take the others for not enrolled, and their peers then talk to
  * them in the clear. So nothing is claimed before `complete()`: an agent that has just started does not know its pods yet.
  */
-import { Code, ConnectError, createClient } from '@connectrpc/connect'
+import { Code, ConnectError } from '@connectrpc/connect'
 import { Backoff } from '../../lib/backoff.ts'
 import { systemClock, type Clock } from '../../lib/clock.ts'
 import { CulvertError, errorText } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import { PodState } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
-import { ReportService } from '../../lib/proto/gen/culvert/v1/report_pb.js'
-import { bearer, type Channel } from './channel.ts'
+import type { RefusalCount } from '../worker/refusals.ts'
+import { Notices } from './notices.ts'
+import { sendReport, type ReportCall, type ReportedPod, type Word } from './report-call.ts'
 
 export { PodState } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
 
-export interface ReportClientOptions {
-  channel: Channel
-  /** Called for each report. */
-  token: () => string | Promise<string>
-  /** Differs from one start of the agent to the next. */
-  instance: string
-  startedAtMs: number
+export interface ReportClientOptions extends Omit<ReportCall, 'timeoutMs'> {
   log: Logger
   clock?: Clock
   /** How long changes are gathered. @default 5 */
   gatherMs?: number
+  /** How long what happened to pods is gathered. @default 10000 */
+  noticesMs?: number
   /** Between full reports. @default 60000 */
   fullEveryMs?: number
   /** For one call. @default 10000 */
   timeoutMs?: number
-}
-
-export interface ReportedPod {
-  readonly uid: string
-  readonly namespace: string
-  readonly name: string
-}
-
-interface Word extends ReportedPod {
-  readonly state: PodState
-  readonly detail: string
-  readonly observedAtMs: number
 }
 
 const MOST_DETAIL = 1024
@@ -54,6 +40,7 @@ export class ReportClient {
   readonly #pods = new Map<string, Word>()
   /** What the server has not heard yet, gone pods included. */
   #unsaid = new Map<string, Word>()
+  readonly #notices: Notices
   #changes = 0
   #acknowledged = 0
   #isWanted = true
@@ -65,7 +52,15 @@ export class ReportClient {
   readonly #flushes = new Set<{ upTo: number; resolve: () => void }>()
 
   constructor(options: ReportClientOptions) {
-    this.#options = { clock: systemClock, gatherMs: 5, fullEveryMs: 60_000, timeoutMs: 10_000, ...options }
+    this.#options = {
+      clock: systemClock,
+      gatherMs: 5,
+      noticesMs: 10_000,
+      fullEveryMs: 60_000,
+      timeoutMs: 10_000,
+      ...options,
+    }
+    this.#notices = new Notices(this.#options.noticesMs)
   }
 
   /** What a pod is now; `detail` is for people. Saying the same again costs nothing. */
@@ -90,6 +85,19 @@ export class ReportClient {
       detail: '',
       observedAtMs: this.#options.clock.now(),
     })
+  }
+
+  /** Connections of pods were refused. */
+  refused(refusals: readonly RefusalCount[]): void {
+    if (!this.#isWanted) return
+    this.#noticed(() => this.#notices.refused(refusals, this.#options.clock.now()))
+  }
+
+  /** Rules of a pod were found changed, by these programs if it is known, and put right. */
+  repaired(podUid: string, what: string, by: string): void {
+    if (!this.#isWanted) return
+    const repair = { podUid, what: what.slice(0, MOST_DETAIL), by: by.slice(0, MOST_DETAIL), count: 1 }
+    this.#noticed(() => this.#notices.repaired(repair, this.#options.clock.now()))
   }
 
   /**
@@ -140,14 +148,19 @@ export class ReportClient {
       const upTo = this.#changes
       const said = this.#unsaid
       const isFull = this.#isRepeatWanted || clock.now() >= nextFullAtMs
+      const areNoticesDue = clock.now() >= this.#notices.dueAtMs
       this.#isRepeatWanted = false
       this.#unsaid = new Map()
       this.#wake = Promise.withResolvers()
       this.#hurry = Promise.withResolvers()
+      const words = isFull ? this.#everything(said) : said
+      const claimsAll = isFull && this.#isComplete
+      const isSending = claimsAll || words.size > 0 || areNoticesDue
+      const notices = isSending ? this.#notices.take() : undefined
       try {
-        const words = isFull ? this.#everything(said) : said
-        const claimsAll = isFull && this.#isComplete
-        const unknownPods = claimsAll || words.size > 0 ? await this.#send(words, claimsAll, signal) : 0
+        const unknownPods = notices
+          ? await sendReport(this.#options, { words: words.values(), full: claimsAll, notices }, signal)
+          : 0
         failures.reset()
         if (isFull) nextFullAtMs = clock.now() + fullEveryMs
         // Whoever answers on a new connection may not have heard what the one before was told.
@@ -161,14 +174,25 @@ export class ReportClient {
         if (err instanceof ConnectError && err.code === Code.Unimplemented) return this.#goQuiet()
         nextFullAtMs = 0
         this.#unsaid = new Map([...said, ...this.#unsaid])
+        if (notices) this.#notices.putBack(notices, clock.now())
         const waitMs = failures.next()
         log.warn({ peer: channel.peer, error: errorText(err), retry_ms: waitMs }, 'report failed')
         await this.#sleep(waitMs, signal, this.#hurry.promise)
         continue
       }
-      await this.#sleep(nextFullAtMs - clock.now(), signal, this.#wake.promise)
+      await this.#sleep(
+        Math.min(nextFullAtMs, this.#notices.dueAtMs) - clock.now(),
+        signal,
+        this.#wake.promise,
+      )
       await this.#sleep(gatherMs, signal)
     }
+  }
+
+  #noticed(note: () => void): void {
+    const dueAtMs = this.#notices.dueAtMs
+    note()
+    if (this.#notices.dueAtMs !== dueAtMs) this.#wake.resolve()
   }
 
   #changed(word: Word): void {
@@ -181,31 +205,6 @@ export class ReportClient {
   /** What holds, and who is gone since the last report. */
   #everything(said: ReadonlyMap<string, Word>): Map<string, Word> {
     return new Map([...said, ...this.#pods])
-  }
-
-  /** Gives the number of pods that the server does not know. */
-  async #send(words: ReadonlyMap<string, Word>, full: boolean, signal: AbortSignal): Promise<number> {
-    const { channel, token, instance, startedAtMs, timeoutMs } = this.#options
-    const transport = channel.transport
-    try {
-      const answer = await createClient(ReportService, transport).report(
-        {
-          instance,
-          startedAtMs: BigInt(startedAtMs),
-          full,
-          pods: Array.from(words.values(), ({ uid, observedAtMs, ...rest }) => ({
-            ...rest,
-            podUid: uid,
-            observedAtMs: BigInt(observedAtMs),
-          })),
-        },
-        { headers: { authorization: await bearer(token) }, timeoutMs, signal },
-      )
-      return answer.unknownPods.length
-    } catch (err) {
-      if (err instanceof ConnectError && err.code === Code.DeadlineExceeded) channel.distrust(transport)
-      throw err
-    }
   }
 
   #acknowledge(upTo: number): void {
@@ -221,6 +220,7 @@ export class ReportClient {
     )
     this.#isWanted = false
     this.#unsaid.clear()
+    this.#notices.take()
     this.#acknowledge(this.#changes)
   }
 

@@ -4,6 +4,7 @@
  */
 import type { LogLevel } from '../../lib/log.ts'
 import type { CarriedReason, PlaintextReason, Reason, RefusedReason } from '../../lib/reasons.ts'
+import type { RefusalCount } from './refusals.ts'
 import type { ResponseFlag } from './response-flags.ts'
 
 /** The listening sockets of one pod that one thread serves. Whoever serves one closes it. */
@@ -233,6 +234,7 @@ export type FromWorker =
   | { readonly type: 'route'; readonly id: number; readonly question: RouteQuestion }
   | { readonly type: 'admit'; readonly id: number; readonly question: AdmitQuestion }
   | { readonly type: 'traffic'; readonly report: TrafficReport }
+  | { readonly type: 'refusals'; readonly refusals: readonly RefusalCount[] }
   /** Lines of the access log, rendered: each of these is some whole lines for one write. */
   | { readonly type: 'access-log'; readonly writes: readonly string[] }
   /** Several of these, in order: each message wakes the main thread. */

@@ -6,6 +6,7 @@
 import type { ConnectionEvents } from '../proxy/connection.ts'
 import { AccessLines } from './access-lines.ts'
 import type { AccessLogSettings, FromWorker } from './messages.ts'
+import { Refusals } from './refusals.ts'
 import { Traffic, type Counted } from './traffic.ts'
 
 /** How long it may wait, ms. */
@@ -14,6 +15,7 @@ const GATHER_MS = 50
 export class Outbox implements ConnectionEvents {
   readonly #post: (message: FromWorker) => void
   readonly #traffic = new Traffic()
+  readonly #refusals = new Refusals()
   readonly #lines: AccessLines
   #timer: NodeJS.Timeout | undefined
 
@@ -38,6 +40,7 @@ export class Outbox implements ConnectionEvents {
 
   closed(connection: Counted): void {
     this.#traffic.closed(connection)
+    this.#refusals.closed(connection)
     this.#lines.closed(connection)
     this.#wait()
   }
@@ -59,6 +62,8 @@ export class Outbox implements ConnectionEvents {
     const messages: FromWorker[] = []
     const report = this.#traffic.take()
     if (report) messages.push({ type: 'traffic', report })
+    const refusals = this.#refusals.take()
+    if (refusals.length > 0) messages.push({ type: 'refusals', refusals })
     const writes = this.#lines.take()
     if (writes.length > 0) messages.push({ type: 'access-log', writes })
     if (message) messages.push(message)

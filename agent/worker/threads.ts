@@ -15,10 +15,13 @@ import type {
   ToWorker,
   TrafficReport,
 } from './messages.ts'
+import type { RefusalCount } from './refusals.ts'
 import type { ThreadOptions } from './thread.ts'
 
 export interface ThreadEvents {
   traffic(report: TrafficReport, thread: number): void
+  /** Connections that were refused since the last word of it. */
+  refusals(refusals: readonly RefusalCount[]): void
   /** Lines of the access log, some whole ones for each write. */
   accessLog(writes: readonly string[]): void
   counters(thread: number, counters: Record<string, number>, dialled: Record<string, number>): void
@@ -155,6 +158,9 @@ export class DataPlaneThreads {
         break
       case 'traffic':
         this.#events.traffic(message.report, this.#workers.indexOf(worker))
+        break
+      case 'refusals':
+        this.#events.refusals(message.refusals)
         break
       case 'access-log':
         this.#events.accessLog(message.writes)

@@ -57,6 +57,7 @@ export async function nodePods(t: Test): Promise<NodePods> {
     router,
     {
       traffic: () => undefined,
+      refusals: () => undefined,
       accessLog: writes => carried.push(...writes.flatMap(write => write.trim().split('\n'))),
       counters: () => undefined,
       died: error => t.fail(error.message),

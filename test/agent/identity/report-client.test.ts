@@ -284,3 +284,76 @@ await t.test('refusals are logged, and tried again', async t => {
   t.equal(it.lines.filter(line => line.msg === 'report failed').length, 2)
   t.notMatch(JSON.stringify(it.lines), /Bearer/)
 })
+
+const REFUSAL = {
+  podUid: 'u2',
+  direction: 'inbound',
+  reason: 'strict',
+  peer: 'shop/client',
+  port: 8080,
+  count: 1,
+} as const
+
+await t.test('what happened to pods goes along with what is said of them', async t => {
+  const { client, next } = await collector(t)
+  await next()
+  client.refused([REFUSAL, { ...REFUSAL, count: 4 }, { ...REFUSAL, direction: 'outbound' }])
+  client.repaired('u1', 'IPv4 nat: gone', '')
+  client.repaired('u1', 'IPv4 nat: changed', 'iptables (pid 42)')
+  client.set(CLIENT, PodState.ENROLLED)
+  const report = await next()
+  t.match(report, {
+    full: false,
+    refusals: [
+      { podUid: 'u2', reason: 'strict', outbound: false, peer: 'shop/client', port: 8080, count: 5 },
+      { outbound: true, count: 1 },
+    ],
+    repairs: [{ podUid: 'u1', what: 'IPv4 nat: changed', by: 'iptables (pid 42)', count: 2 }],
+  })
+  client.set(CLIENT, PodState.DRIFTED)
+  t.match(await next(), { refusals: [], repairs: [] }, 'once')
+})
+
+await t.test('when nothing else is said it goes by itself after some time', async t => {
+  const { client, next, reports } = await collector(t, { noticesMs: 30 })
+  await next()
+  client.refused([REFUSAL])
+  t.equal(reports.length, 1)
+  const report = await next()
+  t.match(report, { full: false, pods: [], refusals: [{ count: 1 }] })
+})
+
+await t.test(
+  'what happened is told again when the call failed, and not lost with what comes meanwhile',
+  async t => {
+    const collected = await collector(t, { noticesMs: 1 })
+    const { client, next } = collected
+    await next()
+    const failed = Promise.withResolvers<void>()
+    collected.answer = () => {
+      collected.answer = () => []
+      failed.resolve()
+      throw new ConnectError('busy', Code.Unavailable)
+    }
+    client.refused([REFUSAL])
+    client.repaired('u1', 'first', '')
+    await failed.promise
+    client.refused([REFUSAL])
+    client.repaired('u1', 'second', '')
+    t.match(await next(), { refusals: [{ count: 2 }], repairs: [{ what: 'second', count: 2 }] })
+  },
+)
+
+await t.test('not more is kept of it than so much', async t => {
+  const { client, next } = await collector(t)
+  await next()
+  const many = Array.from({ length: 2000 }, (_, at) => ({ ...REFUSAL, peer: `10.0.${at >> 8}.${at & 255}` }))
+  client.refused(many)
+  for (let at = 0; at < 500; at++) client.repaired(`pod-${at}`, 'x'.repeat(5000), '')
+  client.set(CLIENT, PodState.ENROLLED)
+  const { refusals, repairs } = await next()
+  t.equal(refusals.length, 501)
+  t.match(refusals.at(-1), { peer: 'others', port: 0, count: 1500 })
+  t.equal(repairs.length, 100)
+  t.ok(repairs.every(({ what }) => what.length === 1024))
+})

@@ -60,6 +60,94 @@ export declare type PodReport = Message<"culvert.v1.PodReport"> & {
 export declare const PodReportSchema: GenMessage<PodReport>;
 
 /**
+ * Connections of one pod that were refused, of one kind. An increment: what was reported is not reported again.
+ *
+ * @generated from message culvert.v1.Refusal
+ */
+export declare type Refusal = Message<"culvert.v1.Refusal"> & {
+  /**
+   * @generated from field: string pod_uid = 1;
+   */
+  podUid: string;
+
+  /**
+   * "strict", "policy" or "identity".
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * The pod called, and was not called.
+   *
+   * @generated from field: bool outbound = 3;
+   */
+  outbound: boolean;
+
+  /**
+   * The other end, for people: "namespace/pod", or an address; "others" stands for many.
+   *
+   * @generated from field: string peer = 4;
+   */
+  peer: string;
+
+  /**
+   * Of the destination.
+   *
+   * @generated from field: uint32 port = 5;
+   */
+  port: number;
+
+  /**
+   * @generated from field: uint32 count = 6;
+   */
+  count: number;
+};
+
+/**
+ * Describes the message culvert.v1.Refusal.
+ * Use `create(RefusalSchema)` to create a new message.
+ */
+export declare const RefusalSchema: GenMessage<Refusal>;
+
+/**
+ * Redirection rules of a pod that somebody has changed and the agent has put right. An increment.
+ *
+ * @generated from message culvert.v1.Repair
+ */
+export declare type Repair = Message<"culvert.v1.Repair"> & {
+  /**
+   * @generated from field: string pod_uid = 1;
+   */
+  podUid: string;
+
+  /**
+   * For people: what was changed.
+   *
+   * @generated from field: string what = 2;
+   */
+  what: string;
+
+  /**
+   * The programs that did it, as the kernel names them; empty when it does not say.
+   *
+   * @generated from field: string by = 3;
+   */
+  by: string;
+
+  /**
+   * @generated from field: uint32 count = 4;
+   */
+  count: number;
+};
+
+/**
+ * Describes the message culvert.v1.Repair.
+ * Use `create(RepairSchema)` to create a new message.
+ */
+export declare const RepairSchema: GenMessage<Repair>;
+
+/**
  * @generated from message culvert.v1.ReportRequest
  */
 export declare type ReportRequest = Message<"culvert.v1.ReportRequest"> & {
@@ -88,6 +176,18 @@ export declare type ReportRequest = Message<"culvert.v1.ReportRequest"> & {
    * @generated from field: repeated culvert.v1.PodReport pods = 4;
    */
   pods: PodReport[];
+
+  /**
+   * What happened to pods since the last report.
+   *
+   * @generated from field: repeated culvert.v1.Refusal refusals = 5;
+   */
+  refusals: Refusal[];
+
+  /**
+   * @generated from field: repeated culvert.v1.Repair repairs = 6;
+   */
+  repairs: Repair[];
 };
 
 /**

@@ -12,7 +12,7 @@ import { file_culvert_v1_mesh } from "./mesh_pb.js";
  * Describes the file culvert/v1/report.proto.
  */
 export const file_culvert_v1_report = /*@__PURE__*/
-  fileDesc("ChdjdWx2ZXJ0L3YxL3JlcG9ydC5wcm90bxIKY3VsdmVydC52MSKKAQoJUG9kUmVwb3J0Eg8KB3BvZF91aWQYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEgwKBG5hbWUYAyABKAkSIwoFc3RhdGUYBCABKA4yFC5jdWx2ZXJ0LnYxLlBvZFN0YXRlEg4KBmRldGFpbBgFIAEoCRIWCg5vYnNlcnZlZF9hdF9tcxgGIAEoAyJrCg1SZXBvcnRSZXF1ZXN0EhAKCGluc3RhbmNlGAEgASgJEhUKDXN0YXJ0ZWRfYXRfbXMYAiABKAMSDAoEZnVsbBgDIAEoCBIjCgRwb2RzGAQgAygLMhUuY3VsdmVydC52MS5Qb2RSZXBvcnQiJgoOUmVwb3J0UmVzcG9uc2USFAoMdW5rbm93bl9wb2RzGAEgAygJMlAKDVJlcG9ydFNlcnZpY2USPwoGUmVwb3J0EhkuY3VsdmVydC52MS5SZXBvcnRSZXF1ZXN0GhouY3VsdmVydC52MS5SZXBvcnRSZXNwb25zZWIGcHJvdG8z", [file_culvert_v1_mesh]);
+  fileDesc("ChdjdWx2ZXJ0L3YxL3JlcG9ydC5wcm90bxIKY3VsdmVydC52MSKKAQoJUG9kUmVwb3J0Eg8KB3BvZF91aWQYASABKAkSEQoJbmFtZXNwYWNlGAIgASgJEgwKBG5hbWUYAyABKAkSIwoFc3RhdGUYBCABKA4yFC5jdWx2ZXJ0LnYxLlBvZFN0YXRlEg4KBmRldGFpbBgFIAEoCRIWCg5vYnNlcnZlZF9hdF9tcxgGIAEoAyJnCgdSZWZ1c2FsEg8KB3BvZF91aWQYASABKAkSDgoGcmVhc29uGAIgASgJEhAKCG91dGJvdW5kGAMgASgIEgwKBHBlZXIYBCABKAkSDAoEcG9ydBgFIAEoDRINCgVjb3VudBgGIAEoDSJCCgZSZXBhaXISDwoHcG9kX3VpZBgBIAEoCRIMCgR3aGF0GAIgASgJEgoKAmJ5GAMgASgJEg0KBWNvdW50GAQgASgNIrcBCg1SZXBvcnRSZXF1ZXN0EhAKCGluc3RhbmNlGAEgASgJEhUKDXN0YXJ0ZWRfYXRfbXMYAiABKAMSDAoEZnVsbBgDIAEoCBIjCgRwb2RzGAQgAygLMhUuY3VsdmVydC52MS5Qb2RSZXBvcnQSJQoIcmVmdXNhbHMYBSADKAsyEy5jdWx2ZXJ0LnYxLlJlZnVzYWwSIwoHcmVwYWlycxgGIAMoCzISLmN1bHZlcnQudjEuUmVwYWlyIiYKDlJlcG9ydFJlc3BvbnNlEhQKDHVua25vd25fcG9kcxgBIAMoCTJQCg1SZXBvcnRTZXJ2aWNlEj8KBlJlcG9ydBIZLmN1bHZlcnQudjEuUmVwb3J0UmVxdWVzdBoaLmN1bHZlcnQudjEuUmVwb3J0UmVzcG9uc2ViBnByb3RvMw", [file_culvert_v1_mesh]);
 
 /**
  * Describes the message culvert.v1.PodReport.
@@ -22,18 +22,32 @@ export const PodReportSchema = /*@__PURE__*/
   messageDesc(file_culvert_v1_report, 0);
 
 /**
+ * Describes the message culvert.v1.Refusal.
+ * Use `create(RefusalSchema)` to create a new message.
+ */
+export const RefusalSchema = /*@__PURE__*/
+  messageDesc(file_culvert_v1_report, 1);
+
+/**
+ * Describes the message culvert.v1.Repair.
+ * Use `create(RepairSchema)` to create a new message.
+ */
+export const RepairSchema = /*@__PURE__*/
+  messageDesc(file_culvert_v1_report, 2);
+
+/**
  * Describes the message culvert.v1.ReportRequest.
  * Use `create(ReportRequestSchema)` to create a new message.
  */
 export const ReportRequestSchema = /*@__PURE__*/
-  messageDesc(file_culvert_v1_report, 1);
+  messageDesc(file_culvert_v1_report, 3);
 
 /**
  * Describes the message culvert.v1.ReportResponse.
  * Use `create(ReportResponseSchema)` to create a new message.
  */
 export const ReportResponseSchema = /*@__PURE__*/
-  messageDesc(file_culvert_v1_report, 2);
+  messageDesc(file_culvert_v1_report, 4);
 
 /**
  * @generated from service culvert.v1.ReportService
