@@ -179,6 +179,9 @@ export const libc = {
   ) => number,
 }
 
+/** Each call of `getSystemErrorMap` makes a new map. */
+const ERRNOS: ReadonlyMap<number, [name: string, meaning: string]> = getSystemErrorMap()
+
 /** The kernel's number of the last failure on this thread. Only right directly after a call has returned -1. */
 export function lastErrno(): number {
   return koffi.errno()
@@ -186,12 +189,12 @@ export function lastErrno(): number {
 
 /** The name of an errno, `EPERM`. */
 export function errnoName(errno: number): string {
-  return getSystemErrorMap().get(-errno)?.[0] ?? `errno ${errno}`
+  return ERRNOS.get(-errno)?.[0] ?? `errno ${errno}`
 }
 
 /** What a failed call throws: `SYSCALL` with the errno's name, its meaning and what was tried. */
 export function syscallError(errno: number, tried: string): CulvertError {
-  const meaning = getSystemErrorMap().get(-errno)?.[1]
+  const meaning = ERRNOS.get(-errno)?.[1]
   const text = meaning === undefined ? errnoName(errno) : `${errnoName(errno)} (${meaning})`
   const hint =
     errno === constants.errno.EPERM

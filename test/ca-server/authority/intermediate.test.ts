@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { connect } from 'node:tls'
 import t, { type Test } from 'tap'
 import { Authority } from '../../../ca-server/authority/authority.ts'
+import { until } from '../../../lab/demo/facts.ts'
 import { TestCa, temporaryDirectory } from '../../helpers/ca-server.ts'
 import { makeCsr } from '../../helpers/csr.ts'
 import { ADDRESS, DeltaClient } from '../../helpers/delta-client.ts'
@@ -120,7 +121,11 @@ await t.test('new files take effect without a restart, and bad ones do not', asy
     })(),
     "the server's own certificate follows",
   )
-  t.match(ca.rootPem.match(/BEGIN CERTIFICATE/g)?.length, 2)
+  await until(
+    'both roots in the file',
+    5000,
+    () => ca.rootPem.match(/BEGIN CERTIFICATE/g)?.length === 2 || undefined,
+  )
 })
 
 await t.test('what a verifier would trip over later is named at the start', async t => {
