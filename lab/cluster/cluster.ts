@@ -15,6 +15,8 @@ import { endpointSlicesFor } from './endpoints.ts'
 import { AGENT_NAMESPACE, AGENT_SERVICE_ACCOUNT, agentPodObject, nodeObject, type AgentPod } from './nodes.ts'
 import { isForeign, LAB_NODE_ANNOTATION, placeOf, problemsOf, SYSTEM_NAMESPACES } from './lab-file.ts'
 
+const ZONE_LABEL = 'topology.kubernetes.io/zone'
+
 /** A pod with what the lab knows beyond the API. Host-network pods live in their node's namespace. */
 export interface LabPod {
   readonly key: string
@@ -216,7 +218,9 @@ export class Cluster {
     const slices = own.flatMap(object => {
       if (object.kind !== 'Service') return []
       const key = `${object.metadata.namespace}/${object.metadata.name}`
-      return given.has(key) ? [] : endpointSlicesFor(object, pods, name => this.#sliceUid(`${key} ${name}`))
+      if (given.has(key)) return []
+      const zoneOf = (node: string) => this.#node(node).metadata.labels?.[ZONE_LABEL]
+      return endpointSlicesFor(object, pods, zoneOf, name => this.#sliceUid(`${key} ${name}`))
     })
     const agents = this.nodes
       .filter(node => !this.isForeign(node.name))

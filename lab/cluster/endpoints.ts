@@ -8,10 +8,14 @@ import type { KubeEndpointSlice, KubePod, KubeService } from '../../lib/kube/obj
 
 type Ports = KubeEndpointSlice['ports']
 
-/** The slices of a Service. `uidOf` gives each slice's name a uid that stays the same. */
+/**
+ * The slices of a Service. `zoneOf` gives the zone of a node, if it has one; `uidOf` gives each slice's name a uid that
+ * stays the same.
+ */
 export function endpointSlicesFor(
   service: KubeService,
   pods: readonly KubePod[],
+  zoneOf: (node: string) => string | undefined,
   uidOf: (name: string) => string,
 ): KubeEndpointSlice[] {
   const { selector } = service.spec
@@ -30,7 +34,7 @@ export function endpointSlicesFor(
       const ports = portsFor(service, pod)
       const key = JSON.stringify(ports)
       const group = byPorts.get(key) ?? { ports, endpoints: [] }
-      group.endpoints.push(endpointOf(pod, addresses))
+      group.endpoints.push(endpointOf(service, pod, addresses, zoneOf))
       byPorts.set(key, group)
     }
     let number = 0
@@ -83,15 +87,36 @@ function namedPort(pod: KubePod, name: string, protocol: string): number | undef
     .find(port => port.name === name && (port.protocol ?? 'TCP') === protocol)?.containerPort
 }
 
-function endpointOf(pod: KubePod, addresses: string[]): KubeEndpointSlice['endpoints'][number] {
+function endpointOf(
+  service: KubeService,
+  pod: KubePod,
+  addresses: string[],
+  zoneOf: (node: string) => string | undefined,
+): KubeEndpointSlice['endpoints'][number] {
   const { name, namespace = 'default', uid, deletionTimestamp } = pod.metadata
+  const { nodeName } = pod.spec
+  const zone = nodeName === undefined ? undefined : zoneOf(nodeName)
   const isTerminating = deletionTimestamp !== undefined
   return {
     addresses,
-    ready: pod.status.ready && !isTerminating,
+    ready: service.spec.publishNotReadyAddresses || (pod.status.ready && !isTerminating),
     serving: pod.status.ready,
     terminating: isTerminating,
-    ...(pod.spec.nodeName === undefined ? {} : { nodeName: pod.spec.nodeName }),
+    ...(nodeName === undefined ? {} : { nodeName }),
+    ...(zone === undefined ? {} : { zone }),
+    ...hintsOf(service, nodeName, zone),
     targetRef: { kind: 'Pod', name, namespace, uid },
   }
+}
+
+/** For a service that prefers what is near, each endpoint is for its own zone, and perhaps its own node. */
+function hintsOf(
+  { spec: { trafficDistribution } }: KubeService,
+  node: string | undefined,
+  zone: string | undefined,
+): Pick<KubeEndpointSlice['endpoints'][number], 'hints'> {
+  if (trafficDistribution === undefined) return {}
+  const forNodes = trafficDistribution === 'PreferSameNode' && node !== undefined ? [node] : []
+  const forZones = zone === undefined ? [] : [zone]
+  return forNodes.length + forZones.length === 0 ? {} : { hints: { forZones, forNodes } }
 }
