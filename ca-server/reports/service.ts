@@ -11,11 +11,14 @@ import {
 } from '../../lib/proto/gen/culvert/v1/report_pb.js'
 import { callerOf, nodeOf, type Calls } from '../calls.ts'
 import type { Metrics } from '../metrics.ts'
+import { readNotices, type Notices } from './notices.ts'
 import type { AgentReport, Observed, PodStatement } from './observed.ts'
 import type { ObservedState } from './store.ts'
 
 export interface ReportOptions {
   readonly observed: Observed
+  /** Takes what happened to pods of the caller's node. */
+  readonly noticed?: ((notices: Notices) => void) | undefined
   readonly isSynced: () => boolean
   readonly calls: Calls
   readonly metrics: Metrics
@@ -33,7 +36,7 @@ const STATES: ReadonlyMap<PodState, ObservedState> = new Map([
 ])
 
 export function reportService(options: ReportOptions): ServiceImpl<typeof ReportService> {
-  const { observed, isSynced, calls, metrics, log } = options
+  const { observed, noticed, isSynced, calls, metrics, log } = options
   return {
     async report(request, context) {
       try {
@@ -41,9 +44,11 @@ export function reportService(options: ReportOptions): ServiceImpl<typeof Report
         // Until the pods are known nothing can be checked; the agent comes again.
         if (!isSynced()) throw new ConnectError('the cluster is not known yet', Code.Unavailable)
         const report = readReport(node, request)
+        const notices = readNotices(node, request)
         const { believed, unknownPods } = await observed.report(report)
         metrics.reports.inc({ result: believed ? 'taken' : 'outdated' })
-        if (!believed) log.info({ node, instance: report.instance }, 'report of an outdated agent ignored')
+        if (believed) noticed?.(notices)
+        else log.info({ node, instance: report.instance }, 'report of an outdated agent ignored')
         if (unknownPods.length > 0)
           log.debug(
             { node, pods: unknownPods.slice(0, 10) },
