@@ -5,7 +5,7 @@
 import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { CulvertError, errorText } from '../../lib/errors.ts'
+import { CulvertError } from '../../lib/errors.ts'
 import { printable } from '../../lib/printable.ts'
 import { VERSION } from '../../lib/version.ts'
 import type { Connection } from './connection.ts'
@@ -155,6 +155,8 @@ export class KubeApi {
       accept: 'application/json',
       'user-agent': `culvert/${VERSION}`,
       ...(type !== undefined && { 'content-type': type }),
+      // Node leaves it out for DELETE, and what follows would be the next request.
+      ...(body !== undefined && { 'content-length': Buffer.byteLength(body) }),
     }
     try {
       const response = await send(url, { ...options, method, headers, signal: this.#signal }, body)
@@ -205,8 +207,8 @@ function refusal(status: number, text: string, what: string): RefusedError {
   try {
     const body = JSON.parse(text) as { message?: unknown }
     if (typeof body.message === 'string') message = printable(body.message, 500)
-  } catch (err) {
-    message = printable(text || errorText(err), 200)
+  } catch {
+    message = printable(text, 200)
   }
   const hint =
     status === 401

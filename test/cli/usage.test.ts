@@ -1,29 +1,7 @@
-import t, { type Test } from 'tap'
-import { runCulvert } from '../../cli/program.ts'
+import t from 'tap'
 import { VERSION } from '../../lib/version.ts'
 import { culvert } from '../helpers/culvert.ts'
-
-/** The command without a process of its own: what it writes is caught. */
-async function here(
-  t: Test,
-  words: readonly string[],
-): Promise<{ code: number; stdout: string; stderr: string }> {
-  const said = { stdout: '', stderr: '' }
-  const restore = (['stdout', 'stderr'] as const).map(
-    name =>
-      t.intercept(process[name], 'write', {
-        value: (text: string) => {
-          said[name] += text
-          return true
-        },
-      }).restore,
-  )
-  try {
-    return { code: await runCulvert(words), ...said }
-  } finally {
-    for (const undo of restore) undo()
-  }
-}
+import { here } from '../helpers/here.ts'
 
 await t.test('every verb explains itself, with examples', async t => {
   const lab = await here(t, ['lab', '--help'])
@@ -51,6 +29,17 @@ await t.test('every verb explains itself, with examples', async t => {
   }
 })
 
+await t.test('the verbs of a cluster explain themselves, too', async t => {
+  for (const words of [['check'], ['install'], ['status'], ['uninstall'], ['upgrade', 'plan']]) {
+    const { code, stdout, stderr } = await here(t, [...words, '--help'])
+    t.equal(code, 0)
+    t.equal(stderr, '')
+    t.match(stdout, new RegExp(`^Usage: culvert ${words.join(' ')}`))
+    t.match(stdout, new RegExp(`Examples:\\n {2}culvert ${words.join(' ')}`))
+    t.match(stdout, '--kubeconfig')
+  }
+})
+
 await t.test('wrong usage ends with 2, says what is wrong and where to read on', async t => {
   for (const [words, message, hint] of [
     [['labb'], /unknown command 'labb'/, 'culvert --help'],
@@ -61,6 +50,9 @@ await t.test('wrong usage ends with 2, says what is wrong and where to read on',
     [['lab', 'exec'], /missing required argument 'pod'/, 'culvert lab exec --help'],
     [['lab', 'exec', 'client'], /missing required argument 'command'/, 'culvert lab exec --help'],
     [['lab', 'kill', 'ca-server', '--signal', 'NOPE'], /'NOPE' is not a signal/, 'culvert lab kill --help'],
+    [['check', '--pre', '--post'], /'--pre' cannot be used with option '--post'/, 'culvert check --help'],
+    [['install', '--profile', 'loose'], /'loose' is invalid/, 'culvert install --help'],
+    [['upgrade', 'plan', '--older-than', 'old'], /'old' is not a duration/, 'culvert upgrade plan --help'],
     [
       ['lab', 'del-pod', 'x', '--grace', 'long'],
       /not a whole number of seconds/,
