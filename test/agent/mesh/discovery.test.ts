@@ -328,7 +328,7 @@ await t.test('a stream that ends before everything was named forgets nothing', a
 
 await t.test('a first full picture in parts is complete when the server falls quiet', async t => {
   const server = await startDiscoveryServer(t)
-  const client = start(t, server, { settleMs: 500 })
+  const client = start(t, server, { settleMs: 2000 })
   const stream = await server.nextStream()
   await takeAll(stream)
   for (const type of TYPES.slice(1)) stream.send(type, {})
