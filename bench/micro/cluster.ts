@@ -21,9 +21,9 @@ export const OWN_NODE = 'node-own'
 /** A node that has pods, in every cluster. */
 export const NODE = 'node-0'
 
-const PODS_PER_SERVICE = 10
-const PODS_PER_NAMESPACE = 100
-const PODS_PER_NODE = 100
+export const PODS_PER_SERVICE = 10
+export const PODS_PER_NAMESPACE = 100
+export const PODS_PER_NODE = 100
 
 export function podIp(at: number): string {
   return `10.${64 + (at >> 16)}.${(at >> 8) & 255}.${at & 255}`
@@ -35,13 +35,24 @@ export function serviceIp(at: number): string {
 
 /** Every object of a cluster with so many pods. */
 export function clusterOf(pods: number): KubeObject[] {
-  const services = Math.ceil(pods / PODS_PER_SERVICE)
-  const objects: KubeObject[] = [node(OWN_NODE, 65_534)]
-  for (let at = 0; at * PODS_PER_NODE < pods; at++) objects.push(node(`node-${at}`, at))
-  for (let at = 0; at * PODS_PER_NAMESPACE < pods; at++) objects.push(namespace(at))
-  for (let at = 0; at < services; at++) objects.push(service(at), slice(at, pods))
-  for (let at = 0; at < pods; at++) objects.push(pod(at))
+  const objects: KubeObject[] = [...nodesOf(pods), ...namespacesOf(pods)]
+  for (const [at, service] of servicesOf(pods).entries()) objects.push(service, slice(at, pods))
+  for (let at = 0; at < pods; at++) objects.push(podOf(at))
   return objects
+}
+
+/** The nodes of so many pods, and the one of the agent under test. */
+export function nodesOf(pods: number): KubeNode[] {
+  const length = Math.ceil(pods / PODS_PER_NODE)
+  return [node(OWN_NODE, 65_534), ...Array.from({ length }, (_, at) => node(`node-${at}`, at))]
+}
+
+export function namespacesOf(pods: number): KubeNamespace[] {
+  return Array.from({ length: Math.ceil(pods / PODS_PER_NAMESPACE) }, (_, at) => namespace(at))
+}
+
+export function servicesOf(pods: number): KubeService[] {
+  return Array.from({ length: Math.ceil(pods / PODS_PER_SERVICE) }, (_, at) => service(at))
 }
 
 export interface PublishedCluster {
@@ -109,7 +120,7 @@ function service(at: number): KubeService {
 function slice(at: number, pods: number): KubeEndpointSlice {
   const first = at * PODS_PER_SERVICE
   const members = Array.from({ length: Math.min(PODS_PER_SERVICE, pods - first) }, (_, each) =>
-    pod(first + each),
+    podOf(first + each),
   )
   return {
     kind: 'EndpointSlice',
@@ -127,7 +138,7 @@ function slice(at: number, pods: number): KubeEndpointSlice {
   }
 }
 
-function pod(at: number): KubePod {
+export function podOf(at: number): KubePod {
   const app = `app-${Math.floor(at / PODS_PER_SERVICE)}`
   const hash = (at * 2_654_435_761) % 2 ** 32
   return {
