@@ -1,10 +1,12 @@
 /** The ca-server's settings, from the environment, as a Deployment gives them. */
 import { isIP } from 'node:net'
+import { hostname } from 'node:os'
 import { LOG_LEVELS, type LogLevel } from '../lib/log.ts'
 import { Settings } from '../lib/settings.ts'
 import type { AuthoritySource } from './authority/authority.ts'
 import { ENGINE_NAMES, type EngineName } from './authority/engine-name.ts'
 import type { AccessOptions } from './kubernetes/access.ts'
+import { LEASE, ROOT_CONFIG_MAP, ROOT_SECRET } from './kubernetes/names.ts'
 
 export interface CaConfig {
   readonly listenPort: number
@@ -16,6 +18,9 @@ export interface CaConfig {
   readonly worldFile: string | undefined
   /** The cluster; undefined with a world file. */
   readonly kubernetes: AccessOptions | undefined
+  /** This replica's pod, and the namespace of what it keeps in the cluster. */
+  readonly podName: string
+  readonly podNamespace: string
   readonly trustDomain: string
   readonly clusterId: string
   readonly clusterDomain: string
@@ -49,6 +54,12 @@ export const SETTINGS_HELP: readonly (readonly [name: string, fallback: string, 
   ['KUBERNETES_SERVICE_HOST', '', 'the API server, as the kubelet tells a pod'],
   ['KUBERNETES_SERVICE_PORT', '443', 'its port'],
   ['SERVICE_ACCOUNT_DIR', ACCOUNT_DIRECTORY, 'where the kubelet puts token and ca.crt'],
+  ['POD_NAME', 'the host name', "of this replica's pod"],
+  [
+    'POD_NAMESPACE',
+    'culvert-system',
+    `where this keeps its root (Secret ${ROOT_SECRET}, unless it signs with an intermediate), publishes roots (ConfigMap ${ROOT_CONFIG_MAP}) and elects who leads (Lease ${LEASE})`,
+  ],
   [
     'WORLD_FILE',
     '',
@@ -57,7 +68,7 @@ export const SETTINGS_HELP: readonly (readonly [name: string, fallback: string, 
   [
     'JWKS_FILE',
     '',
-    'public keys that the tokens of agents are signed with (JSON Web Key Set), instead of asking the cluster; followed',
+    'public keys that the tokens of agents are signed with (JSON Web Key Set), instead of asking the cluster (TokenReview); followed',
   ],
   ['TOKEN_ISSUER', '', 'issuer that tokens must name, with JWKS_FILE'],
   ['TOKEN_AUDIENCE', 'culvert-ca', 'audience that tokens must be for'],
@@ -66,7 +77,11 @@ export const SETTINGS_HELP: readonly (readonly [name: string, fallback: string, 
     'culvert-system/culvert-agent,culvert-system/ztunnel',
     'service accounts whose word counts for a whole node',
   ],
-  ['DATA_DIR', '/var/lib/culvert-ca', 'where the own root and what agents reported are kept'],
+  [
+    'DATA_DIR',
+    '/var/lib/culvert-ca',
+    'with WORLD_FILE: where the own root and what agents reported are kept',
+  ],
   ['TRUST_DOMAIN', 'cluster.local', 'of every identity issued'],
   ['CLUSTER_ID', 'Kubernetes', 'name of the cluster in workloads'],
   ['CLUSTER_DOMAIN', 'cluster.local', 'of the names of services'],
@@ -122,6 +137,8 @@ export function configFrom(env: Readonly<Record<string, string | undefined>>): C
     dataDir,
     worldFile,
     kubernetes: clusterFrom(settings, worldFile),
+    podName: settings.string('POD_NAME', hostname()),
+    podNamespace: settings.string('POD_NAMESPACE', 'culvert-system'),
     trustDomain: settings.string('TRUST_DOMAIN', 'cluster.local'),
     clusterId: settings.string('CLUSTER_ID', 'Kubernetes'),
     clusterDomain: settings.string('CLUSTER_DOMAIN', 'cluster.local'),

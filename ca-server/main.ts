@@ -27,6 +27,7 @@ else if (flag !== undefined || rest.length > 0) {
 
 async function run(): Promise<void> {
   const shutdown = shutdownSignal()
+  let isStarting = true
   try {
     const config = configFrom(process.env)
     const log = createLogger({ program: 'ca-server' }, config.logLevel)
@@ -35,7 +36,8 @@ async function run(): Promise<void> {
       process.exit(70)
     })
     const { startServer } = await import('./server.ts')
-    const server = await startServer(config, log)
+    const server = await startServer(config, log, shutdown.signal)
+    isStarting = false
     await new Promise<void>(resolve => {
       if (shutdown.signal.aborted) resolve()
       else shutdown.signal.addEventListener('abort', () => resolve())
@@ -43,9 +45,14 @@ async function run(): Promise<void> {
     log.info({ reason: shutdown.reason }, 'stopping')
     await server.stop()
   } catch (err) {
-    process.stderr.write(`culvert ca-server: ${errorText(err)}\n`)
-    if (err instanceof CulvertError && err.hint) process.stderr.write(`hint: ${err.hint}\n`)
-    process.exitCode = err instanceof CulvertError && err.code === 'CONFIG' ? 2 : 1
+    // Told to stop before it had started: what it was waiting for is no matter any more.
+    if (!isStarting || !shutdown.signal.aborted) fail(err)
   }
   shutdown.dispose()
+}
+
+function fail(err: unknown): void {
+  process.stderr.write(`culvert ca-server: ${errorText(err)}\n`)
+  if (err instanceof CulvertError && err.hint) process.stderr.write(`hint: ${err.hint}\n`)
+  process.exitCode = err instanceof CulvertError && err.code === 'CONFIG' ? 2 : 1
 }

@@ -1,11 +1,10 @@
 /**
- * The ca-server put together: an authority, a world and who may ask, behind one port. The only file that knows
- * all the parts. Everything it starts ends with `stop`.
+ * The ca-server put together: what knows and decides (`parts.ts`) behind one port. Everything it starts ends with
+ * `stop`.
  */
-import { join } from 'node:path'
 import { Code, ConnectError, createConnectRouter, type ConnectRouter } from '@connectrpc/connect'
 import { createRegistry } from '@bufbuild/protobuf'
-import { CulvertError, errorText } from '../lib/errors.ts'
+import { errorText } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
 import { NamespaceSchema, NodeSchema, TrustBundleSchema } from '../lib/proto/gen/culvert/v1/mesh_pb.js'
 import { ReportService } from '../lib/proto/gen/culvert/v1/report_pb.js'
@@ -14,29 +13,18 @@ import { AuthorizationSchema } from '../lib/proto/gen/istio/authorization_pb.js'
 import { IstioCertificateService } from '../lib/proto/gen/istio/ca_pb.js'
 import { AddressSchema } from '../lib/proto/gen/istio/workload_pb.js'
 import { replaceFile } from './atomic-file.ts'
-import { Authority, type ServingCertificate } from './authority/authority.ts'
+import type { Authority, ServingCertificate } from './authority/authority.ts'
 import { keepServingCertificate } from './authority/serving.ts'
 import { Calls } from './calls.ts'
 import type { CaConfig } from './config.ts'
-import { Publisher } from './discovery/publisher.ts'
 import { discoveryService, shortType } from './discovery/service.ts'
 import { RateLimit } from './issuance/rate-limit.ts'
 import { certificateService } from './issuance/service.ts'
-import { openAccess } from './kubernetes/access.ts'
-import { ApiClient } from './kubernetes/api-client.ts'
-import { reflectorMetrics } from './kubernetes/metrics.ts'
-import { kubernetesSource } from './kubernetes/source.ts'
 import { Listener } from './listener.ts'
 import { createMetrics, observeSources, type Metrics } from './metrics.ts'
-import { Observed } from './reports/observed.ts'
+import { openParts, pendingOf, type Ending, type Parts } from './parts.ts'
 import { reportService } from './reports/service.ts'
-import { FileObservedStore } from './reports/store.ts'
 import { StatusServer } from './status-server.ts'
-import type { TokenAuthenticator } from './tokens/authenticator.ts'
-import { JwksAuthenticator } from './tokens/jwks.ts'
-import { fileSource } from './world/file-source.ts'
-import type { WorldSource } from './world/source.ts'
-import { World } from './world/world.ts'
 
 export interface CaServer {
   /** Of the service port. */
@@ -61,26 +49,36 @@ const ANY_TYPES = createRegistry(
   TrustBundleSchema,
 )
 
-/** Starts everything; ends when both ports are open. Throws what a part cannot start with, having stopped the others. */
-export async function startServer(config: CaConfig, log: Logger): Promise<CaServer> {
+/**
+ * Starts everything; ends when both ports are open. Throws what a part cannot start with, or what it was waiting for
+ * when the signal aborted, having stopped the others.
+ */
+export async function startServer(config: CaConfig, log: Logger, signal?: AbortSignal): Promise<CaServer> {
   const stopping = new AbortController()
-  const closers: Closer[] = [() => stopping.abort()]
+  const ending: Ending = { closers: [], running: [], last: [] }
   const stop = async (): Promise<void> => {
-    for (const close of closers.splice(0).reverse()) await close()
+    for (const close of ending.closers.splice(0).reverse()) await close()
+    stopping.abort()
+    await Promise.all(ending.running)
+    for (const close of ending.last.splice(0)) await close()
   }
+  const giveUp = (): void => stopping.abort()
+  signal?.addEventListener('abort', giveUp)
   try {
     const metrics = createMetrics()
-    const parts = await openParts(config, metrics, log, stopping.signal, closers)
-    const { port, serving } = await openService(config, parts, metrics, log, stopping.signal, closers)
-    observeParts(metrics, parts, serving)
+    let pending = (): readonly string[] => ['what certificates are signed with']
     const status = await StatusServer.open({
       port: config.metricsPort,
       address: config.listenAddress,
       registry: metrics.registry,
-      pending: () => pendingOf(parts),
+      pending: () => pending(),
       log: log.child({ component: 'status' }),
     })
-    closers.push(() => status.close())
+    ending.last.push(() => status.close())
+    const parts = await openParts(config, metrics, log, stopping.signal, ending)
+    pending = () => pendingOf(parts)
+    const { port, serving } = await openService(config, parts, metrics, log, stopping.signal, ending)
+    observeParts(metrics, parts, serving)
     const ports = { port, metricsPort: status.port }
     if (config.portFile !== undefined) await replaceFile(config.portFile, `${JSON.stringify(ports)}\n`, 0o644)
     log.info({ port, metrics_port: status.port, trust_domain: config.trustDomain }, 'ca-server ready')
@@ -88,84 +86,9 @@ export async function startServer(config: CaConfig, log: Logger): Promise<CaServ
   } catch (err) {
     await stop()
     throw err
+  } finally {
+    signal?.removeEventListener('abort', giveUp)
   }
-}
-
-type Closer = () => Promise<void> | void
-
-interface Parts {
-  /** The API server's; undefined with a world file. Shared by all who talk to the cluster. */
-  readonly api: ApiClient | undefined
-  readonly authority: Authority
-  readonly authenticator: TokenAuthenticator
-  readonly source: WorldSource
-  readonly world: World
-  readonly observed: Observed
-  readonly publisher: Publisher
-}
-
-/** What is still to come before agents can be told anything. */
-function pendingOf({ source, publisher }: Parts): readonly string[] {
-  if (publisher.isReady) return []
-  const pending = source.pending()
-  return pending.length > 0 ? pending : ['the first publication']
-}
-
-/** What knows and decides, before anybody may ask. */
-async function openParts(
-  config: CaConfig,
-  metrics: Metrics,
-  log: Logger,
-  signal: AbortSignal,
-  closers: Closer[],
-): Promise<Parts> {
-  const api = config.kubernetes && new ApiClient(await openAccess(config.kubernetes))
-  closers.unshift(() => api?.close()) // after all who use it
-  const authority = await Authority.open({
-    trustDomain: config.trustDomain,
-    source: config.authority,
-    engine: config.engine,
-    log: log.child({ component: 'authority' }),
-  })
-  const authenticator = await openAuthenticator(config, log.child({ component: 'tokens' }), signal)
-  const source = openSource(config, api, metrics, log.child({ component: 'world' }))
-  const world = new World({ strictByDefault: config.strictByDefault })
-  const observed = await Observed.open({
-    world,
-    store: new FileObservedStore(join(config.dataDir, 'observed.json')),
-    log: log.child({ component: 'reports' }),
-  })
-  const publisher = new Publisher({
-    world,
-    observed,
-    settings: config,
-    roots: () => authority.roots,
-    log: log.child({ component: 'discovery' }),
-  })
-  closers.push(() => publisher.close())
-  return { api, authority, authenticator, source, world, observed, publisher }
-}
-
-async function openAuthenticator(
-  config: CaConfig,
-  log: Logger,
-  signal: AbortSignal,
-): Promise<TokenAuthenticator> {
-  if (!config.tokenKeys) throw new CulvertError('CONFIG', 'JWKS_FILE and TOKEN_ISSUER are needed')
-  const { file, issuer } = config.tokenKeys
-  const authenticator = await JwksAuthenticator.open({ file, issuer, audience: config.tokenAudience, log })
-  authenticator.follow(signal)
-  return authenticator
-}
-
-function openSource(
-  { worldFile }: CaConfig,
-  client: ApiClient | undefined,
-  metrics: Metrics,
-  log: Logger,
-): WorldSource {
-  if (client) return kubernetesSource({ client, observe: reflectorMetrics(metrics.registry), log })
-  return fileSource({ file: worldFile!, log, failed: () => metrics.worldErrors.inc() })
 }
 
 /** Opens the service port and sets everything in motion that keeps it true. */
@@ -175,9 +98,9 @@ async function openService(
   metrics: Metrics,
   log: Logger,
   signal: AbortSignal,
-  closers: Closer[],
+  { closers, running }: Ending,
 ): Promise<{ port: number; serving: () => ServingCertificate }> {
-  const { authority, source, world, publisher } = parts
+  const { authority, desk, source, world, observed, publisher } = parts
   let listener: Listener | undefined
   let serving = await keepServingCertificate(
     {
@@ -196,33 +119,35 @@ async function openService(
   await writeRoots(config, authority)
   authority.onChange(() => {
     publisher.rootsChanged()
+    desk?.rootsChanged()
     writeRoots(config, authority).catch((err: unknown) => {
       log.error({ file: config.rootOut, err: errorText(err) }, 'roots not written')
     })
   })
   authority.follow(signal)
+  if (desk) running.push(desk.run(observed, () => authority.roots))
   await source.start(world, signal)
   publisher.flush()
 
-  const ending = new AbortController()
+  const noMore = new AbortController()
   const opened = await Listener.open({
     port: config.listenPort,
     address: config.listenAddress,
     certificate: serving,
-    router: createRouter(config, parts, metrics, log, ending.signal),
+    router: createRouter(config, parts, metrics, log, noMore.signal),
     metrics,
     log: log.child({ component: 'listener' }),
   })
   opened.useCertificate(serving) // it may have been renewed meanwhile
   listener = opened
   closers.push(() => opened.close(STOP_GRACE_MS))
-  closers.push(() => ending.abort(new ConnectError('the server stops', Code.Unavailable)))
+  closers.push(() => noMore.abort(new ConnectError('the server stops', Code.Unavailable)))
   return { port: opened.port, serving: () => serving }
 }
 
 function createRouter(
   config: CaConfig,
-  { authority, authenticator, world, observed, publisher }: Parts,
+  { desk, authority, authenticator, world, observed, publisher }: Parts,
   metrics: Metrics,
   log: Logger,
   shutdownSignal: AbortSignal,
@@ -247,6 +172,7 @@ function createRouter(
   const isSynced = (): boolean => world.isSynced
   const reports = reportService({
     observed,
+    noticed: desk?.noticed,
     isSynced,
     calls,
     metrics,

@@ -1,6 +1,6 @@
 /**
  * Where observations outlive the server: a restart must not make encrypted pods look plain until their agents
- * have spoken again. Here a file; the interface is what a cluster's own store has to offer.
+ * have spoken again. With a world file this is a file, in a cluster it is the pods' own annotation (annotation.ts).
  */
 import { mkdir, readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
@@ -31,6 +31,9 @@ export interface ObservedStore {
   /** Ends when the change is durable. */
   record(changed: readonly Observation[], removedUids: readonly string[]): Promise<void>
 }
+
+/** Where observations live somewhere else: in the pods' own annotation. */
+export const NO_STORE: ObservedStore = { load: () => Promise.resolve([]), record: () => Promise.resolve() }
 
 const FORMAT = 1
 
