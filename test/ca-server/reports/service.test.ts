@@ -49,6 +49,8 @@ await t.test('a report that makes no sense is refused whole', async t => {
     await t.rejects(reports.report({ instance: 'a', pods: [good, pod] }), { ...invalid, rawMessage })
   const many = Array.from({ length: 10_001 }, (_, at) => ({ podUid: `${at}`, state: PodState.PENDING }))
   await t.rejects(reports.report({ instance: 'a', pods: many }), invalid)
+  const refusals = Array.from({ length: 1001 }, () => ({ podUid: 'uid-client', reason: 'strict', count: 1 }))
+  await t.rejects(reports.report({ instance: 'a', pods: [good], refusals }), invalid)
   t.notOk(ca.lines.some(({ msg }) => msg === 'pod observed'))
   const { reports: stranger } = ca.clients(t, await ca.issuer.token({ serviceAccount: 'default' }))
   await t.rejects(stranger.report({ instance: 'a' }), { code: Code.PermissionDenied })
