@@ -1,10 +1,10 @@
 /** Discovery resources in few words, and a mesh filled with them through the same door as the stream uses. */
-import { create, toBinary, type MessageInitShape } from '@bufbuild/protobuf'
-import { AnySchema } from '@bufbuild/protobuf/wkt'
+import { create, toBinary, type DescMessage, type MessageInitShape } from '@bufbuild/protobuf'
+import { anyPack } from '@bufbuild/protobuf/wkt'
 import { Mesh, type MeshOptions } from '../../agent/mesh/mesh.ts'
 import type { LocalPod } from '../../agent/pods/source.ts'
 import { bytesFromIp } from '../../lib/address.ts'
-import { WorkloadInfoSchema } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
+import { ServiceInfoSchema, WorkloadInfoSchema } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
 import { AuthorizationSchema } from '../../lib/proto/gen/istio/authorization_pb.js'
 import {
   AddressSchema,
@@ -57,19 +57,13 @@ export function workloadInit(shape: PodShape): WorkloadInit {
         },
       ]),
     ),
-    extensions: info
-      ? [
-          {
-            name: 'culvert.dev/workload',
-            config: create(AnySchema, {
-              typeUrl: 'type.googleapis.com/culvert.v1.WorkloadInfo',
-              value: toBinary(WorkloadInfoSchema, create(WorkloadInfoSchema, info)),
-            }),
-          },
-        ]
-      : [],
+    extensions: info ? [extensionInit('culvert.dev/workload', WorkloadInfoSchema, info)] : [],
     ...more,
   }
+}
+
+function extensionInit<S extends DescMessage>(name: string, schema: S, info: MessageInitShape<S>) {
+  return { name, config: anyPack(schema, create(schema, info)) }
 }
 
 export interface ServiceShape {
@@ -77,6 +71,7 @@ export interface ServiceShape {
   name: string
   vips?: string[]
   ports?: Record<number, number>
+  info?: MessageInitShape<typeof ServiceInfoSchema>
   more?: ServiceInit
 }
 
@@ -85,10 +80,11 @@ export function serviceKey(namespace: string, name: string): string {
 }
 
 export function serviceInit(shape: ServiceShape): ServiceInit {
-  const { namespace = 'shop', name, vips = [], ports = {}, more } = shape
+  const { namespace = 'shop', name, vips = [], ports = {}, info, more } = shape
   return {
     name,
     namespace,
+    extensions: info ? [extensionInit('culvert.dev/service', ServiceInfoSchema, info)] : [],
     hostname: `${name}.${namespace}.svc.cluster.local`,
     addresses: vips.map(vip => {
       const [ip, length] = vip.split('/') as [string, string?]

@@ -7,7 +7,12 @@ import { AddressDecoder } from '../../../agent/mesh/decode-workload.ts'
 import { Interner } from '../../../lib/interner.ts'
 import { bytesFromIp } from '../../../lib/address.ts'
 import { CulvertError } from '../../../lib/errors.ts'
-import { NamespaceSchema, NodeSchema, TrustBundleSchema } from '../../../lib/proto/gen/culvert/v1/mesh_pb.js'
+import {
+  NamespaceSchema,
+  NodeSchema,
+  TrustBundleSchema,
+  type Readiness,
+} from '../../../lib/proto/gen/culvert/v1/mesh_pb.js'
 import { AuthorizationSchema } from '../../../lib/proto/gen/istio/authorization_pb.js'
 import {
   AddressSchema,
@@ -21,7 +26,9 @@ import {
   uidOf,
   workloadBytes,
   workloadInit,
+  type PodShape,
   type ServiceInit,
+  type ServiceShape,
   type WorkloadInit,
 } from '../../helpers/mesh-world.ts'
 
@@ -101,6 +108,28 @@ await t.test('a malformed service is refused, naming the field', async t => {
   for (const [more, message] of cases) t.throws(() => service(more), { code: 'INPUT', message })
 })
 
+await t.test("what Culvert's own server adds is checked, and has defaults without it", async t => {
+  const info = (more: PodShape['info']) => {
+    const bytes = workloadBytes(workloadInit({ name: 'a', services: { 'a/b': { 80: 80 } }, info: more! }))
+    const record = decoder.decode(uidOf('shop', 'a'), bytes)
+    return record.kind === 'workload' ? record.workload : undefined
+  }
+  const [member] = info({
+    endpoints: [{ service: 'a/b', readiness: 99 as Readiness, zones: ['z'] }],
+  })!.memberships
+  t.match(member, { readiness: 'not-ready', zones: ['z'], nodes: [] }, 'what is newer is not ready')
+  t.match(info({})!, { isPod: true, memberships: [{ readiness: undefined }], details: { serving: false } })
+  t.throws(() => info({ hostPorts: [{ hostPort: 0, containerPort: 80 }] }), { message: /0 is not a port/ })
+  const hostIp = Uint8Array.of(1)
+  t.throws(() => info({ hostPorts: [{ hostPort: 1, containerPort: 1, hostIp }] }), { code: 'INPUT' })
+
+  const ofService = (more: ServiceShape['info']) => () =>
+    decoder.decode(serviceKey('shop', 'echo'), serviceBytes(serviceInit({ name: 'echo', info: more! })))
+  t.match(ofService({})(), { service: { clientAffinity: false, externalIps: [], nodePorts: new Map() } })
+  t.throws(ofService({ nodePorts: { 70_000: 80 } }), { message: /70000 is not a port/ })
+  t.throws(ofService({ externalAddresses: [hostIp] }), { message: /externalAddresses\[0\]/ })
+})
+
 await t.test('an Address that is neither, and one under another name, are refused', async t => {
   t.throws(() => decoder.decode('x', toBinary(AddressSchema, create(AddressSchema))), { code: 'INPUT' })
   t.throws(() => decoder.decode('x', workloadBytes(workloadInit({ name: 'a' }))), {
@@ -140,8 +169,25 @@ await t.test('no bytes at all make anything but a record or a named refusal', as
     bytes => decodeTrustBundle('a', bytes),
   ]
   const good = [
-    workloadBytes(workloadInit({ name: 'a', ips: ['10.0.0.1'], services: { 'a/b': { 80: 80 } } })),
-    serviceBytes(serviceInit({ name: 'echo', vips: ['10.96.0.1'], ports: { 80: 80 } })),
+    workloadBytes(
+      workloadInit({
+        name: 'a',
+        ips: ['10.0.0.1'],
+        services: { 'a/b': { 80: 80 } },
+        info: {
+          endpoints: [{ service: 'a/b', zones: ['z'] }],
+          hostPorts: [{ hostPort: 1, containerPort: 2 }],
+        },
+      }),
+    ),
+    serviceBytes(
+      serviceInit({
+        name: 'echo',
+        vips: ['10.96.0.1'],
+        ports: { 80: 80 },
+        info: { nodePorts: { 30000: 80 } },
+      }),
+    ),
     toBinary(AuthorizationSchema, create(AuthorizationSchema, { name: 'b', namespace: 'a', rules: [{}] })),
   ]
   const bent = fc

@@ -1,7 +1,5 @@
 import t from 'tap'
 import { Router } from '../../../agent/mesh/router.ts'
-import type { Endpoint, RouteDecision } from '../../../agent/worker/messages.ts'
-import { NOT_ENROLLED, type Enrolment } from '../../../lib/enrolment.ts'
 import {
   LoadBalancing_HealthPolicy,
   LoadBalancing_Mode,
@@ -10,41 +8,9 @@ import {
   Service_Visibility,
   WorkloadStatus,
 } from '../../../lib/proto/gen/istio/workload_pb.js'
-import { localPod, MeshWorld, serviceKey } from '../../helpers/mesh-world.ts'
+import { MeshWorld, serviceKey } from '../../helpers/mesh-world.ts'
 import { quietLog } from '../../helpers/quiet-log.ts'
-
-const ENROLLED: Enrolment = { ...NOT_ENROLLED, mesh: true }
-const ECHO = serviceKey('shop', 'echo')
-const CLIENT = localPod('client', ['10.1.0.2', 'fd01::2'])
-
-function setUp(world: MeshWorld, enrolment: Partial<Enrolment> = {}, unknownHoldMs = 20) {
-  const router = new Router({ mesh: world.mesh, nodeName: 'node-a', unknownHoldMs, log: quietLog().log })
-  router.setLocalPod(CLIENT, { ...ENROLLED, ...enrolment })
-  return (ip: string, port: number) => router.route({ podUid: CLIENT.uid, ip, port })
-}
-
-/** Two nodes, an enrolled server, one that is not, and a service over both. */
-function shop(options = {}): MeshWorld {
-  return new MeshWorld(options)
-    .node('node-a', ['192.168.0.1'], ['10.1.0.0/24', 'fd01::/64'])
-    .node('node-b', ['192.168.0.2'], ['10.2.0.0/24', 'fd02::/64'])
-    .pod({ name: 'server', ips: ['10.2.0.2', 'fd02::2'], services: { [ECHO]: { 80: 8080 } } })
-    .pod({ name: 'old', namespace: 'legacy', ips: ['10.2.0.9'], hbone: false })
-    .service({ name: 'echo', vips: ['10.96.0.10', 'fd96::10'], ports: { 80: 8080 } })
-    .synced()
-}
-
-function endpoints(decision: RouteDecision): readonly Endpoint[] {
-  if (decision.kind === 'refuse') throw new Error(`refused: ${decision.reason}: ${decision.detail}`)
-  return decision.endpoints
-}
-
-const places = (decision: RouteDecision) => endpoints(decision).map(({ ip, port }) => `${ip}|${port}`)
-
-function plaintextReason(decision: RouteDecision) {
-  const [only, ...more] = endpoints(decision)
-  return more.length === 0 && only!.via.kind === 'tcp' ? only!.via.reason : decision
-}
+import { ECHO, endpoints, places, plaintextReason, setUp, shop } from '../../helpers/routes.ts'
 
 await t.test('the address of an enrolled pod is reached through a tunnel, as that pod', async t => {
   const route = setUp(shop())

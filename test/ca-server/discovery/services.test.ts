@@ -1,8 +1,11 @@
 import { fromBinary } from '@bufbuild/protobuf'
+import { anyUnpack } from '@bufbuild/protobuf/wkt'
 import t from 'tap'
+import { ipFromBytes } from '../../../lib/address.ts'
 import { appNameOf } from '../../../ca-server/discovery/app-labels.ts'
 import { serviceResource } from '../../../ca-server/discovery/services.ts'
 import type { KubeService, ObjectMeta } from '../../../lib/kube/objects.ts'
+import { ServiceInfoSchema } from '../../../lib/proto/gen/culvert/v1/mesh_pb.js'
 import {
   AddressSchema,
   AppProtocol,
@@ -65,6 +68,47 @@ await t.test('what Kubernetes says about near and unready endpoints is passed on
   t.equal(
     serviceOf({ trafficDistribution: 'PreferSameNode' })?.loadBalancing?.routingPreference.at(-1),
     Scope.NODE,
+  )
+  t.end()
+})
+
+await t.test('what Kubernetes knows of a service besides is for our own agents', t => {
+  const infoOf = (spec: Partial<KubeService['spec']>, loadBalancerIPs?: string[]) => {
+    const plain = kubeService('echo', spec)
+    const service = loadBalancerIPs ? { ...plain, status: { loadBalancerIPs } } : plain
+    const resource = serviceResource(service, 'cluster.local')!
+    const { type } = fromBinary(AddressSchema, resource.bytes)
+    if (type.case !== 'service') throw new Error('not a service')
+    const [extension] = type.value.extensions
+    const info = extension && anyUnpack(extension.config!, ServiceInfoSchema)
+    return info && { ...info, external: info.externalAddresses.map(ip => ipFromBytes(ip)), resource }
+  }
+  t.equal(infoOf({}), undefined)
+  t.equal(infoOf({ sessionAffinity: 'None' }), undefined)
+  t.match(infoOf({ sessionAffinity: 'ClientIP' }), { clientAffinity: true, external: [] })
+  const port = { protocol: 'TCP', targetPort: 8080 }
+  const outer = infoOf(
+    {
+      type: 'LoadBalancer',
+      externalIPs: ['203.0.113.7'],
+      ports: [
+        { ...port, port: 80, nodePort: 30080 },
+        { ...port, port: 53, nodePort: 30053, protocol: 'UDP' },
+      ],
+    },
+    ['203.0.113.8', '203.0.113.7'],
+  )
+  t.match(outer, {
+    clientAffinity: false,
+    external: ['203.0.113.7', '203.0.113.8'],
+    nodePorts: { 30080: 80 },
+    resource: { aliases: ['/10.97.0.1', '/203.0.113.7', '/203.0.113.8'] },
+  })
+  t.strictSame(Object.keys(outer!.nodePorts), ['30080'])
+  t.equal(
+    infoOf({ loadBalancerSourceRanges: ['192.0.2.0/24'] }, ['203.0.113.8']),
+    undefined,
+    'a load balancer that sifts is not gone around',
   )
   t.end()
 })

@@ -1,6 +1,12 @@
 import t from 'tap'
 import { parseManifest, stringifyManifest } from '../../../lib/kube/manifest.ts'
-import type { KubeEndpointSlice, KubeObject, KubePod, KubeService } from '../../../lib/kube/objects.ts'
+import type {
+  KubeEndpointSlice,
+  KubeNode,
+  KubeObject,
+  KubePod,
+  KubeService,
+} from '../../../lib/kube/objects.ts'
 import { Cluster } from '../../../lab/cluster/cluster.ts'
 
 function pod(
@@ -178,6 +184,22 @@ await t.test('endpoints follow the selector and the pods’ readiness', async t 
   t.match(slicesOf(cluster)[0]?.endpoints, [{ ready: false, serving: true, terminating: true }])
   cluster.forget(key)
   t.strictSame(slicesOf(cluster), [])
+})
+
+await t.test('endpoints say what their service wants: unready ones, and near ones', async t => {
+  const cluster = newCluster()
+  const at = { labels: { 'topology.kubernetes.io/zone': 'z1' } }
+  const node = cluster.get('Node node-a') as KubeNode
+  cluster.put({ ...node, metadata: { ...node.metadata, ...at } })
+  const { key } = cluster.admit(pod('a', { labels: { app: 'echo' }, node: 'node-a' }))
+  cluster.change(key, { phase: 'Running', ready: false })
+  const only = () => slicesOf(cluster)[0]?.endpoints[0]
+  cluster.put(service('echo', { publishNotReadyAddresses: true }))
+  t.match(only(), { ready: true, serving: false, zone: 'z1', hints: undefined })
+  cluster.put(service('echo', { trafficDistribution: 'PreferSameZone' }))
+  t.match(only(), { ready: false, hints: { forZones: ['z1'], forNodes: [] } })
+  cluster.put(service('echo', { trafficDistribution: 'PreferSameNode' }))
+  t.match(only(), { hints: { forZones: ['z1'], forNodes: ['node-a'] } })
 })
 
 await t.test('slices that the file gives are not made a second time', async t => {

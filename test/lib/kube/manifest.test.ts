@@ -150,6 +150,63 @@ spec:
   )
 })
 
+await t.test('what the kubelet calls in the life of a container counts as a probe', async t => {
+  const pod = onlyPod(`
+apiVersion: v1
+kind: Pod
+metadata: { name: server }
+spec:
+  containers:
+    - name: app
+      ports: [{ name: admin, containerPort: 9000 }]
+      lifecycle:
+        postStart: { exec: { command: ['true'] } }
+        preStop: { httpGet: { port: admin, path: /drain, host: '' } }
+`)
+  t.strictSame(pod.spec.probePorts, [{ port: 9000, kind: 'http' }])
+})
+
+await t.test("another mesh's container is noted, wherever it stands", async t => {
+  const proxyOf = (spec: string) =>
+    onlyPod(`${POD.slice(0, POD.indexOf('spec:'))}spec: ${spec}`).spec.meshProxy
+  t.equal(proxyOf('{ containers: [{ name: app }, { name: istio-proxy }] }'), 'istio-proxy')
+  t.equal(
+    proxyOf(
+      '{ containers: [{ name: app }], initContainers: [{ name: linkerd-proxy, restartPolicy: Always }] }',
+    ),
+    'linkerd-proxy',
+  )
+  t.equal(proxyOf('{ containers: [{ name: app }] }'), undefined)
+})
+
+await t.test('ways in from outside: what is unset or ends connections is left out', async t => {
+  const [service, pod] = parseManifest(
+    `
+apiVersion: v1
+kind: Service
+metadata: { name: outer }
+spec:
+  type: LoadBalancer
+  externalIPs: ['203.0.113.7']
+  ports: [{ port: 80, nodePort: 30080 }, { name: b, port: 81, nodePort: 0 }]
+status:
+  loadBalancer:
+    ingress: [{ ip: 203.0.113.8 }, { ip: 203.0.113.9, ipMode: Proxy }, { hostname: lb.example.com }]
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: p }
+spec: { containers: [{ name: a, ports: [{ containerPort: 80, hostPort: 0, hostIP: '' }] }] }
+`,
+    'x',
+  )
+  t.match(service, {
+    spec: { externalIPs: ['203.0.113.7'], ports: [{ nodePort: 30080 }, { nodePort: undefined }] },
+    status: { loadBalancerIPs: ['203.0.113.8'] },
+  })
+  t.match(pod, { spec: { containers: [{ ports: [{ hostPort: undefined, hostIP: undefined }] }] } })
+})
+
 await t.test('lists are flattened, and their items need not repeat the kind', async t => {
   const objects = parseManifest(
     `
