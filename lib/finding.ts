@@ -33,14 +33,20 @@ export function parseNodeReport(text: string): NodeReport {
   } catch (cause) {
     throw new CulvertError('INPUT', 'not a report: not JSON', { cause })
   }
-  const { node, findings } = (typeof parsed === 'object' && parsed !== null ? parsed : {}) as Record<string, unknown>
+  const { node, findings } = (typeof parsed === 'object' && parsed !== null ? parsed : {}) as Record<
+    string,
+    unknown
+  >
   if (typeof node !== 'string' || !Array.isArray(findings) || findings.length > MOST_FINDINGS)
     throw new CulvertError('INPUT', 'not a report: node and findings are missing')
   return { node, findings: findings.map(readFinding) }
 }
 
 function readFinding(value: unknown): Finding {
-  const { id, state, text, hint } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>
+  const { id, state, text, hint } = (typeof value === 'object' && value !== null ? value : {}) as Record<
+    string,
+    unknown
+  >
   const isText = (part: unknown): part is string => typeof part === 'string' && part.length <= LONGEST_TEXT
   const known = FINDING_STATES.find(word => word === state)
   if (!isText(id) || known === undefined || !isText(text) || (hint !== undefined && !isText(hint)))

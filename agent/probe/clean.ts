@@ -4,10 +4,11 @@
  */
 import { closeSync, readdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { errorText } from '../../lib/errors.ts'
 import type { Finding, NodeReport } from '../../lib/finding.ts'
 import { HolderFile } from '../pods/holder-file.ts'
-import { findHolder, isHolderAlive, killHolder } from '../pods/holder.ts'
+import { findHolder, isHolderAlive, killHolder, type Holder } from '../pods/holder.ts'
 import { readCounters, removeRedirect } from '../redirect/apply.ts'
 import { openNetns } from '../sys/netns.ts'
 import { podNamespaces } from './namespaces.ts'
@@ -28,7 +29,7 @@ export async function cleanNode(node: string): Promise<NodeReport> {
         hint: 'what is left there goes with the pod: delete it',
       })
     }
-  cleaned.holders += endRecordedHolders()
+  cleaned.holders += await endRecordedHolders()
   for (const name of entriesOf(RUN_DIR)) rmSync(join(RUN_DIR, name), { recursive: true, force: true })
   findings.push({
     id: 'clean',
@@ -48,21 +49,23 @@ async function cleanNamespace(path: string, cleaned: { rules: number; holders: n
   try {
     if (Object.keys(await readCounters(fd)).length > 0) cleaned.rules++
     await removeRedirect(fd)
-    for (let holder; (holder = findHolder(fd)); cleaned.holders++) killHolder(holder)
+    for (let holder; (holder = findHolder(fd)); cleaned.holders++) await end(holder)
   } finally {
     closeSync(fd)
   }
 }
 
 /** Those of pods that have gone: a holder keeps the namespace, which then has no other way to it. */
-function endRecordedHolders(): number {
-  let ended = 0
-  for (const record of Object.values(new HolderFile(RUN_DIR).read()))
-    if (isHolderAlive(record)) {
-      killHolder(record)
-      ended++
-    }
-  return ended
+async function endRecordedHolders(): Promise<number> {
+  const alive = Object.values(new HolderFile(RUN_DIR).read()).filter(isHolderAlive)
+  for (const record of alive) await end(record)
+  return alive.length
+}
+
+/** Resolves when it is gone. */
+async function end(holder: Holder): Promise<void> {
+  killHolder(holder)
+  while (isHolderAlive(holder)) await sleep(5)
 }
 
 function entriesOf(directory: string): string[] {

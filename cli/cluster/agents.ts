@@ -20,16 +20,22 @@ export interface AgentAnswer<T> {
 /** Running ones that are not on their way out. */
 export async function agentPods(api: KubeApi): Promise<Pod[]> {
   const pods = await api.list<Pod>(SYSTEM_PODS, { labelSelector: AGENT_SELECTOR })
-  return pods.filter(({ metadata, status }) => metadata.deletionTimestamp === undefined && status.phase === 'Running')
+  return pods.filter(
+    ({ metadata, status }) => metadata.deletionTimestamp === undefined && status.phase === 'Running',
+  )
 }
 
 /** Asks each agent for the JSON at a path of its admin port. */
-export async function askAgents<T>(api: KubeApi, pods: readonly Pod[], path: string): Promise<AgentAnswer<T>[]> {
+export async function askAgents<T>(
+  api: KubeApi,
+  pods: readonly Pod[],
+  path: string,
+): Promise<AgentAnswer<T>[]> {
   const { getForwarded } = await import('../kubernetes/port-forward.ts')
   const waiting = [...pods.entries()]
   const answers: AgentAnswer<T>[] = []
   const worker = async () => {
-    for (let next; (next = waiting.shift()); ) {
+    for (let next; (next = waiting.shift());) {
       const [at, { metadata, spec }] = next
       const of = { node: spec.nodeName ?? '', pod: metadata.name }
       try {

@@ -23,7 +23,9 @@ export async function checkCluster(api: KubeApi, survey: Survey): Promise<Findin
   const [version, policies, cilium, mayInstall] = await Promise.all([
     api.get<{ major: string; minor: string; gitVersion: string }>('/version'),
     api.list<NetworkPolicy>('/apis/networking.k8s.io/v1/networkpolicies'),
-    api.get<KubeObject & { data?: Record<string, string> }>('/api/v1/namespaces/kube-system/configmaps/cilium-config'),
+    api.get<KubeObject & { data?: Record<string, string> }>(
+      '/api/v1/namespaces/kube-system/configmaps/cilium-config',
+    ),
     mayBind(api),
   ])
   return [
@@ -51,7 +53,11 @@ async function mayBind(api: KubeApi): Promise<boolean> {
     kind: 'SelfSubjectAccessReview',
     metadata: { name: '' },
     spec: {
-      resourceAttributes: { group: 'rbac.authorization.k8s.io', resource: 'clusterrolebindings', verb: 'create' },
+      resourceAttributes: {
+        group: 'rbac.authorization.k8s.io',
+        resource: 'clusterrolebindings',
+        verb: 'create',
+      },
     },
   })
   return (review['status'] as { allowed?: boolean } | undefined)?.allowed === true
@@ -70,10 +76,16 @@ function nodesFinding(nodes: readonly Node[]): Finding {
     nodeInfo.operatingSystem === 'linux' && ['amd64', 'arm64'].includes(nodeInfo.architecture)
   const others = nodes.filter(node => !isOurs(node))
   const kinds = new Set(
-    nodes.map(({ status: { nodeInfo } }) => `${nodeInfo.containerRuntimeVersion}, Linux ${nodeInfo.kernelVersion}`),
+    nodes.map(
+      ({ status: { nodeInfo } }) => `${nodeInfo.containerRuntimeVersion}, Linux ${nodeInfo.kernelVersion}`,
+    ),
   )
   return others.length === 0
-    ? { id: 'nodes', state: 'ok', text: `${nodes.length} nodes: ${[...kinds].slice(0, MOST_NAMED).join('; ')}` }
+    ? {
+        id: 'nodes',
+        state: 'ok',
+        text: `${nodes.length} nodes: ${[...kinds].slice(0, MOST_NAMED).join('; ')}`,
+      }
     : {
         id: 'nodes',
         state: 'warn',
@@ -84,7 +96,8 @@ function nodesFinding(nodes: readonly Node[]): Finding {
 
 /** Which labels and annotations make other meshes take a pod. */
 function isTakenByOther({ labels = {}, annotations = {} }: KubeObject['metadata']): string | undefined {
-  if (labels['istio-injection'] === 'enabled' || labels['istio.io/rev'] !== undefined) return 'Istio (sidecars)'
+  if (labels['istio-injection'] === 'enabled' || labels['istio.io/rev'] !== undefined)
+    return 'Istio (sidecars)'
   if (labels['istio.io/dataplane-mode'] === 'ambient') return 'Istio (ambient)'
   return annotations['linkerd.io/inject'] === 'enabled' ? 'Linkerd' : undefined
 }
@@ -93,17 +106,17 @@ function otherMeshes({ namespaces }: Survey): Finding[] {
   const installed = namespaces.flatMap(({ metadata }) => OTHERS[metadata.name] ?? [])
   const twice = namespaces.flatMap(({ metadata }) => {
     const other = isTakenByOther(metadata)
-    return other !== undefined && parseEnrolment(metadata.annotations).mesh ? [`${metadata.name} (${other})`] : []
+    return other !== undefined && parseEnrolment(metadata.annotations).mesh
+      ? [`${metadata.name} (${other})`]
+      : []
   })
   return [
-    ...installed.map(
-      (name): Finding => ({
-        id: `mesh/${name.toLowerCase()}`,
-        state: 'warn',
-        text: `${name} is installed`,
-        hint: 'its pods are left alone; move a namespace by taking it out of the one before putting it into the other',
-      }),
-    ),
+    ...installed.map((name): Finding => ({
+      id: `mesh/${name.toLowerCase()}`,
+      state: 'warn',
+      text: `${name} is installed`,
+      hint: 'its pods are left alone; move a namespace by taking it out of the one before putting it into the other',
+    })),
     ...(twice.length > 0
       ? [
           {
@@ -130,7 +143,11 @@ function ciliumFindings(data: Readonly<Record<string, string>> | undefined): Fin
           text: "Cilium's socket load balancer works inside pods: a Service is its endpoint before Culvert sees the connection",
           hint: 'it is still mTLS, but services are missing in reports; helm upgrade cilium --set socketLB.hostNamespaceOnly=true',
         }
-      : { id: 'cilium/socket-lb', state: 'ok', text: "Cilium leaves pods' own connections to Services alone" },
+      : {
+          id: 'cilium/socket-lb',
+          state: 'ok',
+          text: "Cilium leaves pods' own connections to Services alone",
+        },
   ]
 }
 

@@ -94,7 +94,12 @@ function versionFinding(pods: readonly Pod[]): Finding {
   const isThisVersion = [...images].some(image => image.endsWith(`:${VERSION}`) || image.includes('@'))
   return isThisVersion
     ? { id: 'versions', state: 'ok', text }
-    : { id: 'versions', state: 'warn', text: `${text}; this command is ${VERSION}`, hint: 'use the command of the same version' }
+    : {
+        id: 'versions',
+        state: 'warn',
+        text: `${text}; this command is ${VERSION}`,
+        hint: 'use the command of the same version',
+      }
 }
 
 async function rootFindings(api: KubeApi): Promise<Finding[]> {
@@ -124,7 +129,9 @@ async function rootFindings(api: KubeApi): Promise<Finding[]> {
       },
     ]
   } catch (err) {
-    return [{ id: 'root', state: 'fail', text: `ConfigMap culvert-root holds no certificate: ${errorText(err)}` }]
+    return [
+      { id: 'root', state: 'fail', text: `ConfigMap culvert-root holds no certificate: ${errorText(err)}` },
+    ]
   }
 }
 
@@ -133,14 +140,20 @@ function podFindings(survey: Survey): Finding[] {
   const trouble = wanted.filter(({ observed }) => observed?.state !== 'enrolled')
   const findings = trouble.slice(0, MOST_NAMED).map(troubleFinding)
   if (trouble.length > MOST_NAMED)
-    findings.push({ id: 'pods', state: 'fail', text: `and ${trouble.length - MOST_NAMED} more pods are not enrolled` })
+    findings.push({
+      id: 'pods',
+      state: 'fail',
+      text: `and ${trouble.length - MOST_NAMED} more pods are not enrolled`,
+    })
   const text = `${wanted.length - trouble.length} of ${wanted.length} pods are enrolled`
   findings.push({ id: 'pods', state: trouble.length === 0 ? 'ok' : 'fail', text })
   return findings
 }
 
 function troubleFinding({ namespace, name, observed, pod }: SurveyedPod): Finding {
-  const said = observed ? `${observed.state}${observed.detail && `: ${observed.detail}`}` : 'nobody has said anything of it yet'
+  const said = observed
+    ? `${observed.state}${observed.detail && `: ${observed.detail}`}`
+    : 'nobody has said anything of it yet'
   // One that has no address yet cannot be in any mesh.
   const isStarting = pod.status.podIP === undefined
   return {
@@ -173,5 +186,8 @@ async function certificateFindings(api: KubeApi): Promise<Finding[]> {
         })
       else valid++
   }
-  return [...findings.slice(0, MOST_NAMED), { id: 'certificates', state: 'ok', text: `${valid} certificates are valid` }]
+  return [
+    ...findings.slice(0, MOST_NAMED),
+    { id: 'certificates', state: 'ok', text: `${valid} certificates are valid` },
+  ]
 }

@@ -3,7 +3,13 @@
  * one to 15008, and a policy that names 8080 alone drops it. And those between agents and ca-server.
  */
 import type { Finding } from '../../lib/finding.ts'
-import { blockedBy, isAllowed, namedPorts, type NetworkPolicy, type PolicyPod } from '../kubernetes/network-policy.ts'
+import {
+  blockedBy,
+  isAllowed,
+  namedPorts,
+  type NetworkPolicy,
+  type PolicyPod,
+} from '../kubernetes/network-policy.ts'
 import { AGENT, CA_SERVER, SYSTEM_NAMESPACE } from './session.ts'
 import { wantedIn, type Survey } from './survey.ts'
 
@@ -13,7 +19,12 @@ const SERVICE = 15012
 const MOST_KINDS = 150
 const MOST_FINDINGS = 20
 /** Different for each copy of a pod, and of no meaning to policies. */
-const OF_COPIES = ['pod-template-hash', 'controller-revision-hash', 'statefulset.kubernetes.io/pod-name', 'apps.kubernetes.io/pod-index']
+const OF_COPIES = [
+  'pod-template-hash',
+  'controller-revision-hash',
+  'statefulset.kubernetes.io/pod-name',
+  'apps.kubernetes.io/pod-index',
+]
 
 interface Kind extends PolicyPod {
   /** One of them. */
@@ -46,10 +57,16 @@ export function policyFindings(policies: readonly NetworkPolicy[], survey: Surve
 }
 
 /** What blocks the tunnel where some application port passes. */
-function tunnelBlockedBy(policies: readonly NetworkPolicy[], from: PolicyPod, to: PolicyPod): NetworkPolicy[] {
+function tunnelBlockedBy(
+  policies: readonly NetworkPolicy[],
+  from: PolicyPod,
+  to: PolicyPod,
+): NetworkPolicy[] {
   const by = blockedBy(policies, from, to, TUNNEL)
   if (by.length === 0) return []
-  return [...namedPorts(policies)].some(port => port !== TUNNEL && isAllowed(policies, from, to, port)) ? by : []
+  return [...namedPorts(policies)].some(port => port !== TUNNEL && isAllowed(policies, from, to, port))
+    ? by
+    : []
 }
 
 /** Before an installation there are no such pods yet: policies are asked about those that will be. */
@@ -82,7 +99,7 @@ function kindsOf(survey: Survey): Kind[] {
     const labels = Object.fromEntries(
       Object.entries(pod.metadata.labels ?? {}).filter(([key]) => !OF_COPIES.includes(key)),
     )
-    const key = JSON.stringify([namespace, Object.entries(labels).sort()])
+    const key = JSON.stringify([namespace, Object.entries(labels).sort(([a], [b]) => (a < b ? -1 : 1))])
     if (kinds.has(key)) continue
     kinds.set(key, {
       name: `${namespace}/${name}`,

@@ -6,7 +6,14 @@ import { jsonOption, verb } from '../command.ts'
 import { EXIT, isTerminal, print, printJson, styled } from '../output.ts'
 import type { KubeApi } from '../kubernetes/api.ts'
 import { checkImage, DEFAULT_IMAGE } from './manifest.ts'
-import { inCluster, outputOption, timeoutMs, timeoutOption, withCluster, type ClusterOptions } from './session.ts'
+import {
+  inCluster,
+  outputOption,
+  timeoutMs,
+  timeoutOption,
+  withCluster,
+  type ClusterOptions,
+} from './session.ts'
 import type { Survey } from './survey.ts'
 
 interface CheckOptions extends ClusterOptions {
@@ -36,7 +43,10 @@ export function checkVerb(): Command {
         'Ends with 1 when something fails.',
       examples: [
         ['culvert check', 'what fits: before an installation or after it'],
-        ['culvert check --pre --image registry.example/culvert:0.1.0', 'before, with the image that nodes can pull'],
+        [
+          'culvert check --pre --image registry.example/culvert:0.1.0',
+          'before, with the image that nodes can pull',
+        ],
         ['culvert check --pre --no-nodes', 'without pods on the nodes: only what the API server knows'],
         ['culvert check --post -o json', 'for scripts'],
       ],
@@ -74,7 +84,9 @@ async function check(options: CheckOptions): Promise<void> {
 
 async function imageOf(api: KubeApi): Promise<string> {
   const { AGENTS_PATH } = await import('./rollout.ts')
-  const set = await api.get<{ spec: { template: { spec: { containers: { image: string }[] } } } }>(AGENTS_PATH)
+  const set = await api.get<{ spec: { template: { spec: { containers: { image: string }[] } } } }>(
+    AGENTS_PATH,
+  )
   return set?.spec.template.spec.containers[0]?.image ?? DEFAULT_IMAGE
 }
 
@@ -114,7 +126,14 @@ async function checkNodes(
     )
   } catch (err) {
     if (signal.aborted) throw err
-    return [{ scope: 'cluster', id: 'probe', state: 'fail', text: `nodes could not be looked at: ${errorText(err)}` }]
+    return [
+      {
+        scope: 'cluster',
+        id: 'probe',
+        state: 'fail',
+        text: `nodes could not be looked at: ${errorText(err)}`,
+      },
+    ]
   } finally {
     progress.end()
   }
@@ -135,7 +154,10 @@ export function progressLine(what: string): { tell: (done: number, of: number) =
 
 function countsOf(findings: readonly Finding[]): Record<FindingState, number> {
   const count = (state: FindingState) => findings.filter(finding => finding.state === state).length
-  return Object.fromEntries(FINDING_STATES.map(state => [state, count(state)])) as Record<FindingState, number>
+  return Object.fromEntries(FINDING_STATES.map(state => [state, count(state)])) as Record<
+    FindingState,
+    number
+  >
 }
 
 const MARK = { ok: ['green', '✔'], warn: ['yellow', '!'], fail: ['red', '✘'] } as const

@@ -29,7 +29,9 @@ export function differencesOf(before: unknown, after: unknown, path = ''): strin
 }
 
 function byName(list: readonly unknown[]): Map<string, unknown> {
-  const names = list.map((item, at) => (isMapping(item) && typeof item['name'] === 'string' ? item['name'] : String(at)))
+  const names = list.map((item, at) =>
+    isMapping(item) && typeof item['name'] === 'string' ? item['name'] : String(at),
+  )
   const isUnique = new Set(names).size === names.length
   return new Map(list.map((item, at) => [isUnique ? names[at]! : String(at), item]))
 }

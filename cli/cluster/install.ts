@@ -7,7 +7,14 @@ import type { KubeApi } from '../kubernetes/api.ts'
 import { pathOf, titleOf, type KubeObject } from '../kubernetes/objects.ts'
 import { differencesOf } from './differences.ts'
 import { checkImage, INTERMEDIATE_SECRET, objectsOf, PROFILES, type Profile } from './manifest.ts'
-import { inCluster, SYSTEM_NAMESPACE, timeoutMs, timeoutOption, withCluster, type ClusterOptions } from './session.ts'
+import {
+  inCluster,
+  SYSTEM_NAMESPACE,
+  timeoutMs,
+  timeoutOption,
+  withCluster,
+  type ClusterOptions,
+} from './session.ts'
 
 interface InstallOptions extends ClusterOptions {
   readonly profile: Profile
@@ -63,7 +70,9 @@ async function install(options: InstallOptions): Promise<void> {
     try {
       if (profile === 'existing-pki') await needIntermediate(api)
       const applied: Applied[] = []
-      for await (const { object, outcome, changes } of applyAll(api, objects, isDryRun, title => steps.begin(title))) {
+      for await (const { object, outcome, changes } of applyAll(api, objects, isDryRun, title =>
+        steps.begin(title),
+      )) {
         applied.push({ object, outcome, changes })
         steps.became(`${object}: ${outcome}${isDryRun ? ' (dry run)' : ''}`)
       }

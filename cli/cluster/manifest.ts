@@ -46,5 +46,6 @@ interface PodTemplate {
 }
 
 function setImage({ spec }: KubeObject, image: string): void {
-  for (const container of (spec as PodTemplate | undefined)?.template?.spec?.containers ?? []) container.image = image
+  for (const container of (spec as PodTemplate | undefined)?.template?.spec?.containers ?? [])
+    container.image = image
 }

@@ -42,7 +42,11 @@ export async function caServerPending(api: KubeApi): Promise<string | undefined>
 /** Waits for the one, then for the other: agents wait for the ca-server, too. `progress` is told what is waited for. */
 export async function waitForRollout(
   api: KubeApi,
-  { timeoutMs, signal, progress }: { timeoutMs: number; signal: AbortSignal; progress: (text: string) => void },
+  {
+    timeoutMs,
+    signal,
+    progress,
+  }: { timeoutMs: number; signal: AbortSignal; progress: (text: string) => void },
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs
   const left = () => ({ timeoutMs: Math.max(1000, deadline - performance.now()), signal })

@@ -40,7 +40,10 @@ export interface Session {
 }
 
 /** Runs `work` with the cluster that was chosen. An interrupt aborts the signal, and what the work began it also ends. */
-export async function inCluster<T>(options: ClusterOptions, work: (session: Session) => Promise<T>): Promise<T> {
+export async function inCluster<T>(
+  options: ClusterOptions,
+  work: (session: Session) => Promise<T>,
+): Promise<T> {
   const [{ KubeApi }, { connectionTo }] = await Promise.all([
     import('../kubernetes/api.ts'),
     import('../kubernetes/connection.ts'),

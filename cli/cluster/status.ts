@@ -17,7 +17,12 @@ export interface ClusterStatus {
   readonly nodes: readonly {
     readonly name: string
     /** Undefined: there is none. */
-    readonly agent?: { readonly pod: string; readonly image: string; readonly ready: boolean; readonly why?: string }
+    readonly agent?: {
+      readonly pod: string
+      readonly image: string
+      readonly ready: boolean
+      readonly why?: string
+    }
     readonly enrolled: number
     readonly wanted: number
   }[]
@@ -77,7 +82,9 @@ export function statusVerb(): Command {
 }
 
 export function statusOf(survey: Survey, agents: readonly Pod[], only?: string): ClusterStatus {
-  const wanted = survey.pods.filter(({ wanted, namespace }) => wanted.mesh && (only === undefined || namespace === only))
+  const wanted = survey.pods.filter(
+    ({ wanted, namespace }) => wanted.mesh && (only === undefined || namespace === only),
+  )
   const isEnrolled = ({ observed }: SurveyedPod) => observed?.state === 'enrolled'
   return {
     nodes: survey.nodes
@@ -85,7 +92,9 @@ export function statusOf(survey: Survey, agents: readonly Pod[], only?: string):
       .map(({ metadata: { name } }) => {
         const own = wanted.filter(({ node }) => node === name)
         // During a rollout there are two: the one that serves counts.
-        const its = agents.filter(({ spec, metadata }) => spec.nodeName === name && !metadata.deletionTimestamp)
+        const its = agents.filter(
+          ({ spec, metadata }) => spec.nodeName === name && !metadata.deletionTimestamp,
+        )
         const agent = its.find(isReady) ?? its[0]
         const why = agent && !isReady(agent) ? troubleOf(agent) : undefined
         return {

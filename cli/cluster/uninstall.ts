@@ -53,7 +53,10 @@ export function uninstallVerb(): Command {
         'agents’ grace period ends. The root key is deleted, too: a later installation has another one.',
       examples: [
         ['culvert uninstall', 'asks before it begins'],
-        ['culvert uninstall --yes --keep-annotations', 'to install again: the same namespaces are enrolled then'],
+        [
+          'culvert uninstall --yes --keep-annotations',
+          'to install again: the same namespaces are enrolled then',
+        ],
         ['culvert uninstall --yes --now', 'open connections of the mesh are cut instead of waited for'],
       ],
     })
@@ -97,14 +100,21 @@ async function takeAway(
   const image = (await installedImage(api)) ?? DEFAULT_IMAGE
   const annotated = [...survey.namespaces, ...survey.pods.map(({ pod }) => pod)]
     .map(addressed)
-    .filter(({ metadata }) => metadata.name !== SYSTEM_NAMESPACE && metadata.annotations?.[ANNOTATION.mesh] !== undefined)
+    .filter(
+      ({ metadata }) =>
+        metadata.name !== SYSTEM_NAMESPACE && metadata.annotations?.[ANNOTATION.mesh] !== undefined,
+    )
 
   steps.begin(`taking ${wantedIn(survey).length} pods out of the mesh`)
   for (const object of annotated) await api.patch(pathOf(object), annotations({ [ANNOTATION.mesh]: null }))
   // Without a ca-server nobody tells the agents; the nodes are cleaned all the same.
   if ((await caServerPending(api)) === undefined) await pollUntil('un-enrolment', () => stillIn(api), left())
 
-  steps.begin(isNow ? 'stopping agents and ca-server' : 'stopping agents and ca-server: open connections may end by themselves')
+  steps.begin(
+    isNow
+      ? 'stopping agents and ca-server'
+      : 'stopping agents and ca-server: open connections may end by themselves',
+  )
   await api.delete(AGENTS_PATH, { propagationPolicy: 'Foreground' })
   await stopAgents(api, isNow, left)
   await api.delete(CA_SERVER_PATH, { propagationPolicy: 'Foreground' })
@@ -145,7 +155,9 @@ async function confirm(api: KubeApi): Promise<void> {
   const { context, server } = api.connection
   const where = `${context} (${server.host})`
   if (!process.stdin.isTTY || !isTerminal(process.stderr))
-    throw new CulvertError('INPUT', `uninstalling from ${where} needs a yes`, { hint: 'culvert uninstall --yes' })
+    throw new CulvertError('INPUT', `uninstalling from ${where} needs a yes`, {
+      hint: 'culvert uninstall --yes',
+    })
   const asked = createInterface({ input: process.stdin, output: process.stderr })
   const answer = await asked.question(`Take Culvert out of ${where}? Its pods will talk in plaintext. [y/N] `)
   asked.close()
@@ -171,7 +183,9 @@ interface PodOfAgent {
 /** What agents say that they still have in the mesh. One that does not answer is not waited for: nodes are cleaned anyway. */
 async function stillIn(api: KubeApi): Promise<string | undefined> {
   const answers = await askAgents<PodOfAgent[]>(api, await agentPods(api), '/pods')
-  const enrolled = answers.flatMap(({ value = [] }) => value.filter(({ state }) => state !== 'not-enrolled' && state !== 'unknown'))
+  const enrolled = answers.flatMap(({ value = [] }) =>
+    value.filter(({ state }) => state !== 'not-enrolled' && state !== 'unknown'),
+  )
   return enrolled.length === 0 ? undefined : `${enrolled.length} pods are still in the mesh`
 }
 
@@ -192,18 +206,29 @@ async function stopAgents(api: KubeApi, isNow: boolean, left: Left): Promise<voi
 }
 
 async function installedImage(api: KubeApi): Promise<string | undefined> {
-  const set = await api.get<{ spec: { template: { spec: { containers: { image: string }[] } } } }>(AGENTS_PATH)
+  const set = await api.get<{ spec: { template: { spec: { containers: { image: string }[] } } } }>(
+    AGENTS_PATH,
+  )
   return set?.spec.template.spec.containers[0]?.image
 }
 
 /** Every annotation of ours goes, or the one that was taken away comes back; what is gone by now needs neither. */
-async function settleAnnotations(api: KubeApi, annotated: readonly KubeObject[], keep: boolean): Promise<void> {
+async function settleAnnotations(
+  api: KubeApi,
+  annotated: readonly KubeObject[],
+  keep: boolean,
+): Promise<void> {
   if (keep)
     for (const object of annotated)
-      await api.patch(pathOf(object), annotations({ [ANNOTATION.mesh]: object.metadata.annotations![ANNOTATION.mesh]! }))
+      await api.patch(
+        pathOf(object),
+        annotations({ [ANNOTATION.mesh]: object.metadata.annotations![ANNOTATION.mesh]! }),
+      )
   const { namespaces, pods } = await surveyOf(api)
   for (const object of [...namespaces, ...pods.map(({ pod }) => pod)].map(addressed)) {
-    const ours = Object.keys(object.metadata.annotations ?? {}).filter(name => name.startsWith('culvert.dev/'))
+    const ours = Object.keys(object.metadata.annotations ?? {}).filter(name =>
+      name.startsWith('culvert.dev/'),
+    )
     const gone = keep ? ours.filter(name => name === ANNOTATION.status) : ours
     if (gone.length > 0)
       await api.patch(pathOf(object), annotations(Object.fromEntries(gone.map(name => [name, null]))))
@@ -217,7 +242,8 @@ function isUnclean({ report, problem }: NodeOutcome): boolean {
 function textOf({ unenrolled, deleted, nodes, annotations }: Uninstalled): string {
   for (const { node, problem, report } of nodes) {
     if (problem !== undefined) note(`culvert: ${node} was not cleaned: ${problem}`)
-    for (const { state, text } of report?.findings ?? []) if (state === 'fail') note(`culvert: ${node}: ${text}`)
+    for (const { state, text } of report?.findings ?? [])
+      if (state === 'fail') note(`culvert: ${node}: ${text}`)
   }
   const clean = nodes.filter(node => !isUnclean(node)).length
   return (

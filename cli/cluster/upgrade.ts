@@ -79,7 +79,10 @@ function planVerb(): Command {
 }
 
 async function planFor(api: KubeApi, olderThan: string | undefined): Promise<UpgradePlan> {
-  const [{ agentPods, askAgents }, { AGENTS_PATH }] = await Promise.all([import('./agents.ts'), import('./rollout.ts')])
+  const [{ agentPods, askAgents }, { AGENTS_PATH }] = await Promise.all([
+    import('./agents.ts'),
+    import('./rollout.ts'),
+  ])
   const pods = await agentPods(api)
   const [connections, set] = await Promise.all([
     askAgents<ConnectionRecord[]>(api, pods, '/connections'),
@@ -116,7 +119,9 @@ export function planOf(
 
 /** The client's address with its port, which the agent keeps towards the server's side, is not told there: addresses are. */
 function pairOf({ source, destination, reason }: ConnectionRecord): string {
-  return reason === 'mtls' ? `${source.ip} ${destination.ip} ${destination.port}` : `${source.ip}:${source.port} ${destination.ip}`
+  return reason === 'mtls'
+    ? `${source.ip} ${destination.ip} ${destination.port}`
+    : `${source.ip}:${source.port} ${destination.ip}`
 }
 
 function cutOf(node: string, record: ConnectionRecord, nowMs: number): Cut {

@@ -28,7 +28,11 @@ export class RefusedError extends CulvertError {
   readonly status: number
 
   constructor(message: string, status: number, hint?: string) {
-    super(status === 401 || status === 403 ? 'DENIED' : 'KUBERNETES', message, hint === undefined ? {} : { hint })
+    super(
+      status === 401 || status === 403 ? 'DENIED' : 'KUBERNETES',
+      message,
+      hint === undefined ? {} : { hint },
+    )
     this.status = status
   }
 }
@@ -56,7 +60,7 @@ export class KubeApi {
   async get<T = KubeObject>(path: string): Promise<T | undefined> {
     const answer = await this.#ask('GET', path)
     if (answer.status === 404) return undefined
-    return jsonOf<T>(this.#good(answer, `GET ${path}`), path)
+    return jsonOf(this.#good(answer, `GET ${path}`), path) as T
   }
 
   /** Text at a path, such as a log. */
@@ -70,12 +74,12 @@ export class KubeApi {
     let token = ''
     do {
       const search = new URLSearchParams({ ...query, limit: String(PAGE), ...(token && { continue: token }) })
-      const answer = await this.#ask('GET', `${path}?${search}`)
+      const answer = await this.#ask('GET', `${path}?${search.toString()}`)
       if (answer.status === 404) return []
-      const page = jsonOf<{ items?: T[] | null; metadata?: { continue?: string } }>(
-        this.#good(answer, `GET ${path}`),
-        path,
-      )
+      const page = jsonOf(this.#good(answer, `GET ${path}`), path) as {
+        items?: T[] | null
+        metadata?: { continue?: string }
+      }
       items.push(...(page.items ?? []))
       token = page.metadata?.continue ?? ''
     } while (token !== '')
@@ -90,7 +94,12 @@ export class KubeApi {
       fieldValidation: 'Strict',
       ...(isDryRun && { dryRun: 'All' }),
     })
-    return this.#change('PATCH', `${pathOf(object)}?${search}`, object, 'application/apply-patch+yaml')
+    return this.#change(
+      'PATCH',
+      `${pathOf(object)}?${search.toString()}`,
+      object,
+      'application/apply-patch+yaml',
+    )
   }
 
   /** RFC 7396: what is named replaces, null removes. Undefined when the object is not there. */
@@ -118,7 +127,7 @@ export class KubeApi {
 
   async #change(method: string, path: string, body: object, type: string): Promise<KubeObject> {
     const answer = await this.#ask(method, path, JSON.stringify(body), type)
-    return jsonOf<KubeObject>(this.#good(answer, `${method} ${path.split('?')[0]}`), path)
+    return jsonOf(this.#good(answer, `${method} ${path.split('?')[0]}`), path) as KubeObject
   }
 
   #good({ status, text }: ApiAnswer, what: string): string {
@@ -194,9 +203,9 @@ async function textOf(response: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString()
 }
 
-function jsonOf<T>(text: string, path: string): T {
+function jsonOf(text: string, path: string): unknown {
   try {
-    return JSON.parse(text) as T
+    return JSON.parse(text)
   } catch {
     throw new CulvertError('KUBERNETES', `the answer to ${path.split('?')[0]} is not JSON`)
   }

@@ -30,7 +30,12 @@ export function connectionTo({ kubeconfig, context }: ClusterChoice): Connection
     if (context !== undefined) {
       if (!config.getContextObject(context))
         throw new CulvertError('CONFIG', `the kubeconfig has no context '${context}'`, {
-          hint: `it has ${config.getContexts().map(({ name }) => name).join(', ') || 'none'}`,
+          hint: `it has ${
+            config
+              .getContexts()
+              .map(({ name }) => name)
+              .join(', ') || 'none'
+          }`,
         })
       config.setCurrentContext(context)
     }

@@ -95,7 +95,12 @@ function selects({ metadata, spec }: NetworkPolicy, pod: PolicyPod, direction: D
   return matches(spec.podSelector ?? {}, pod.labels)
 }
 
-function allows({ metadata, spec }: NetworkPolicy, direction: Direction, peer: PolicyPod, port: number): boolean {
+function allows(
+  { metadata, spec }: NetworkPolicy,
+  direction: Direction,
+  peer: PolicyPod,
+  port: number,
+): boolean {
   return (spec[direction] ?? []).some(rule => {
     const peers = direction === 'ingress' ? rule.from : rule.to
     const isPeer = !peers?.length || peers.some(one => isPeerOf(one, peer, metadata.namespace ?? ''))

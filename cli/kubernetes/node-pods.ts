@@ -91,7 +91,8 @@ async function outcomeOf(
     return { node, problem: log.trim().split('\n').at(-1) || troubleOf(pod) || 'it failed and said nothing' }
   }
   const trouble = troubleOf(pod)
-  if (trouble !== undefined && /ImagePull|InvalidImage|CreateContainer/.test(trouble)) return { node, problem: trouble }
+  if (trouble !== undefined && /ImagePull|InvalidImage|CreateContainer/.test(trouble))
+    return { node, problem: trouble }
   return isLate ? { node, problem: trouble ?? 'the pod did not start in time' } : undefined
 }
 

@@ -9,7 +9,11 @@ export interface Meta {
   readonly labels?: Readonly<Record<string, string>>
   readonly annotations?: Readonly<Record<string, string>>
   readonly deletionTimestamp?: string
-  readonly ownerReferences?: readonly { readonly kind: string; readonly name: string; readonly controller?: boolean }[]
+  readonly ownerReferences?: readonly {
+    readonly kind: string
+    readonly name: string
+    readonly controller?: boolean
+  }[]
 }
 
 export interface KubeObject {
@@ -32,7 +36,11 @@ export interface Pod extends KubeObject {
     readonly phase?: string
     readonly podIP?: string
     readonly message?: string
-    readonly conditions?: readonly { readonly type: string; readonly status: string; readonly message?: string }[]
+    readonly conditions?: readonly {
+      readonly type: string
+      readonly status: string
+      readonly message?: string
+    }[]
     readonly containerStatuses?: readonly {
       readonly restartCount: number
       readonly state?: ContainerState
@@ -76,7 +84,11 @@ const PLURAL: Readonly<Record<string, string>> = {
 }
 
 /** Where the object is: `/apis/apps/v1/namespaces/shop/deployments/web`. */
-export function pathOf({ apiVersion, kind, metadata }: Pick<KubeObject, 'apiVersion' | 'kind' | 'metadata'>): string {
+export function pathOf({
+  apiVersion,
+  kind,
+  metadata,
+}: Pick<KubeObject, 'apiVersion' | 'kind' | 'metadata'>): string {
   const plural = PLURAL[kind]
   if (plural === undefined) throw new Error(`no path is known for ${kind}`)
   const group = apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`
@@ -105,6 +117,8 @@ export function troubleOf(pod: Pod): string | undefined {
     if (terminated?.reason && terminated.reason !== 'Completed')
       return [terminated.reason, terminated.message].filter(Boolean).join(': ')
   }
-  const unscheduled = pod.status.conditions?.find(({ type, status }) => type === 'PodScheduled' && status === 'False')
+  const unscheduled = pod.status.conditions?.find(
+    ({ type, status }) => type === 'PodScheduled' && status === 'False',
+  )
   return unscheduled?.message ?? pod.status.message
 }

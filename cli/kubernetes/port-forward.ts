@@ -15,7 +15,11 @@ const TIMEOUT_MS = 20_000
 const MOST_BYTES = 256 * 1024 * 1024
 
 /** The JSON that a GET of the path is answered with. Throws `UNREACHABLE`, or `KUBERNETES` for an answer that is none. */
-export async function getForwarded(connection: Connection, target: ForwardTarget, path: string): Promise<unknown> {
+export async function getForwarded(
+  connection: Connection,
+  target: ForwardTarget,
+  path: string,
+): Promise<unknown> {
   const name = `${target.namespace}/${target.pod}`
   const toPod = new PassThrough()
   const fromPod = new PassThrough()
@@ -59,7 +63,9 @@ function get(stream: Duplex, port: number, path: string): Promise<{ status: numb
       headers: { host: `127.0.0.1:${port}`, connection: 'close' },
       createConnection: () => stream,
     })
-    asked.setTimeout(TIMEOUT_MS, () => asked.destroy(new CulvertError('TIMEOUT', `no answer in ${TIMEOUT_MS / 1000} s`)))
+    asked.setTimeout(TIMEOUT_MS, () =>
+      asked.destroy(new CulvertError('TIMEOUT', `no answer in ${TIMEOUT_MS / 1000} s`)),
+    )
     asked.on('error', reject)
     asked.on('response', response => {
       const chunks: Buffer[] = []

@@ -4,7 +4,9 @@ import { errorText } from '../../lib/errors.ts'
 import { sbomOf } from './sbom.ts'
 
 try {
-  process.stdout.write(`${JSON.stringify(sbomOf(fileURLToPath(new URL('../..', import.meta.url))), undefined, 2)}\n`)
+  process.stdout.write(
+    `${JSON.stringify(sbomOf(fileURLToPath(new URL('../..', import.meta.url))), undefined, 2)}\n`,
+  )
 } catch (err) {
   process.stderr.write(`sbom: ${errorText(err)}\n`)
   process.exitCode = 1

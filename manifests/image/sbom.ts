@@ -85,18 +85,26 @@ function debianComponents(): Component[] {
     .filter(({ kind }) => kind === 'file')
     // The package may have put it where the link of the root directory leads away from.
     .flatMap(({ path }) => [`/${path}`, `/${path.replace(/^usr\//, '')}`])
-  const { stdout = '' } = spawnSync('dpkg-query', ['-S', ...files], { encoding: 'utf8' })
-  const names = new Set((stdout ?? '').split('\n').flatMap(line => /^([^:\s]+)(?::\w+)?: \//.exec(line)?.[1] ?? []))
+  const { stdout } = spawnSync('dpkg-query', ['-S', ...files], { encoding: 'utf8' })
+  if (typeof stdout !== 'string') return []
+  const names = new Set(stdout.split('\n').flatMap(line => /^([^:\s]+)(?::\w+)?: \//.exec(line)?.[1] ?? []))
   if (names.size === 0) return []
   const format = '${Package} ${Version} ${Architecture}\\n'
-  const { stdout: list } = spawnSync('dpkg-query', ['-W', '-f', format, ...[...names].sort()], { encoding: 'utf8' })
+  const { stdout: list } = spawnSync('dpkg-query', ['-W', '-f', format, ...[...names].sort()], {
+    encoding: 'utf8',
+  })
   return list
     .split('\n')
     .filter(line => line !== '')
     .map(line => {
       const [name = '', version = '', architecture = ''] = line.split(' ')
       const encoded = encodeURIComponent(version)
-      return { type: 'library', name, version, purl: `pkg:deb/debian/${name}@${encoded}?arch=${architecture}` }
+      return {
+        type: 'library',
+        name,
+        version,
+        purl: `pkg:deb/debian/${name}@${encoded}?arch=${architecture}`,
+      }
     })
 }
 

@@ -15,13 +15,19 @@ interface Kustomization {
   readonly resources?: readonly string[]
   readonly components?: readonly string[]
   readonly patches?: readonly { readonly path: string }[]
-  readonly labels?: readonly { readonly pairs: Readonly<Record<string, string>>; readonly includeSelectors: false }[]
+  readonly labels?: readonly {
+    readonly pairs: Readonly<Record<string, string>>
+    readonly includeSelectors: false
+  }[]
   readonly images?: readonly { readonly name: string; readonly newName?: string; readonly newTag?: string }[]
   readonly configMapGenerator?: readonly {
     readonly name: string
     readonly namespace?: string
     readonly files: readonly string[]
-    readonly options: { readonly disableNameSuffixHash: true; readonly labels?: Readonly<Record<string, string>> }
+    readonly options: {
+      readonly disableNameSuffixHash: true
+      readonly labels?: Readonly<Record<string, string>>
+    }
   }[]
 }
 
@@ -86,7 +92,9 @@ function configMap(
     apiVersion: 'v1',
     kind: 'ConfigMap',
     metadata: { name, ...(namespace && { namespace }), ...(options.labels && { labels: options.labels }) },
-    data: Object.fromEntries(files.map(file => [basename(file), readFileSync(join(directory, file), 'utf8')])),
+    data: Object.fromEntries(
+      files.map(file => [basename(file), readFileSync(join(directory, file), 'utf8')]),
+    ),
   })
 }
 
@@ -100,7 +108,7 @@ function patchOne(objects: readonly Document[], patch: Document, path: string): 
 
 /** `apps/v1 Deployment culvert-system/culvert-ca` */
 export function keyOf(object: Document): string {
-  const at = (...path: string[]) => String(object.getIn(path) ?? '')
+  const at = (...path: string[]) => (object.getIn(path) as string | undefined) ?? ''
   return `${at('apiVersion')} ${at('kind')} ${at('metadata', 'namespace')}/${at('metadata', 'name')}`
 }
 

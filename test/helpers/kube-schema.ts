@@ -48,7 +48,8 @@ function unknownFields(value: unknown, type: string, path: string, faults: strin
   }
   const map = /^\{ \[key: string\]: (.+); \}$/.exec(type)?.[1]
   if (map !== undefined) {
-    for (const [key, item] of Object.entries(value as object)) unknownFields(item, map, `${path}.${key}`, faults)
+    for (const [key, item] of Object.entries(value as object))
+      unknownFields(item, map, `${path}.${key}`, faults)
     return
   }
   const known = (client as unknown as Record<string, Typed | undefined>)[type]
@@ -65,6 +66,11 @@ function unknownFields(value: unknown, type: string, path: string, faults: strin
 }
 
 function scalar(value: unknown, type: string, path: string, faults: string[]): void {
-  const wanted = { string: ['string'], number: ['number'], boolean: ['boolean'], IntOrString: ['string', 'number'] }[type]
+  const wanted = {
+    string: ['string'],
+    number: ['number'],
+    boolean: ['boolean'],
+    IntOrString: ['string', 'number'],
+  }[type]
   if (wanted && !wanted.includes(typeof value)) faults.push(`${path} is ${typeof value}, not ${type}`)
 }

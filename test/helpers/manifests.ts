@@ -28,10 +28,10 @@ export const FILES: readonly string[] = RENDERED.map(({ file }) => file)
 /** Those that install Culvert; the rest is beside them. */
 export const INSTALLS: readonly string[] = FILES.filter(file => file.startsWith('culvert'))
 
-export function find<T>(objects: readonly Manifest[], kind: string, name: string): Manifest & T {
+export function find(objects: readonly Manifest[], kind: string, name: string): Manifest {
   const found = objects.find(object => object.kind === kind && object.metadata.name === name)
   if (!found) throw new Error(`no ${kind} ${name}`)
-  return found as Manifest & T
+  return found
 }
 
 export interface Workload {
@@ -46,7 +46,8 @@ export interface Workload {
 
 /** What runs containers. */
 export function workloads(objects: readonly Manifest[]): (Manifest & Workload)[] {
-  return objects.filter(({ kind }) => kind === 'Deployment' || kind === 'DaemonSet') as (Manifest & Workload)[]
+  return objects.filter(({ kind }) => kind === 'Deployment' || kind === 'DaemonSet') as (Manifest &
+    Workload)[]
 }
 
 export function containersOf(objects: readonly Manifest[]): V1Container[] {

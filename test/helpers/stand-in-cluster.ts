@@ -77,8 +77,12 @@ export class StandInCluster {
       kubeconfig: JSON.stringify({
         apiVersion: 'v1',
         kind: 'Config',
-        clusters: [{ name: 'stand-in', // What plain HTTP is only taken with.
-        cluster: { server: this.url, 'insecure-skip-tls-verify': true } }],
+        clusters: [
+          {
+            name: 'stand-in', // What plain HTTP is only taken with.
+            cluster: { server: this.url, 'insecure-skip-tls-verify': true },
+          },
+        ],
         users: [{ name: 'me', user: {} }],
         contexts: [{ name: 'stand-in', context: { cluster: 'stand-in', user: 'me' } }],
         'current-context': 'stand-in',
@@ -120,14 +124,16 @@ export class StandInCluster {
       response.destroy()
       return
     }
-    const { status, body: said = { kind: 'Status', code: status, message: `stand-in says ${status}` } } = answer
+    const { status, body: said = { kind: 'Status', code: status, message: `stand-in says ${status}` } } =
+      answer
     response.writeHead(status, { 'content-type': 'application/json', ...answer.headers })
     response.end(typeof said === 'string' ? said : JSON.stringify(said))
   }
 
   #answer({ method, path, query }: Asked, body: Loose | undefined): Answer {
     if (path === '/version') return { status: 200, body: { major: '1', minor: '34', gitVersion: 'v1.34.0' } }
-    if (path.endsWith('/selfsubjectaccessreviews')) return { status: 201, body: { status: { allowed: true } } }
+    if (path.endsWith('/selfsubjectaccessreviews'))
+      return { status: 201, body: { status: { allowed: true } } }
     const object = this.objects.get(path)
     if (method === 'GET') {
       if (object) return { status: 200, body: object }
@@ -140,19 +146,24 @@ export class StandInCluster {
       const made = this.put(own, body!)
       // What a controller makes in every namespace.
       if (made.kind === 'Namespace')
-        this.add({ kind: 'ServiceAccount', metadata: { name: 'default', namespace: String(made.metadata['name']) } })
+        this.add({
+          kind: 'ServiceAccount',
+          metadata: { name: 'default', namespace: String(made.metadata['name']) },
+        })
       return { status: 201, body: made }
     }
     if (method === 'PATCH') {
       const isApply = query.has('fieldManager')
       if (!object && !isApply) return { status: 404 }
       const next = merge(object ?? {}, body!) as Loose
-      if (query.get('dryRun') === 'All' || (object && isSame(object, next))) return { status: 200, body: next }
+      if (query.get('dryRun') === 'All' || (object && isSame(object, next)))
+        return { status: 200, body: next }
       return { status: 200, body: this.put(path, next) }
     }
     if (!object) return { status: 404 }
     for (const other of this.objects.keys())
-      if (other === path || (object.kind === 'Namespace' && other.includes(`${path}/`))) this.objects.delete(other)
+      if (other === path || (object.kind === 'Namespace' && other.includes(`${path}/`)))
+        this.objects.delete(other)
     return { status: 200, body: {} }
   }
 
@@ -165,15 +176,24 @@ export class StandInCluster {
     return [...this.objects]
       .filter(([at]) => {
         const parent = at.slice(0, at.lastIndexOf('/'))
-        return parent === path || (isOfAll && parent.startsWith(`${group}/namespaces/`) && parent.endsWith(`/${kind}`))
+        return (
+          parent === path ||
+          (isOfAll && parent.startsWith(`${group}/namespaces/`) && parent.endsWith(`/${kind}`))
+        )
       })
       .map(([, object]) => object)
-      .filter(({ metadata }) => key === undefined || (metadata['labels'] as Record<string, string>)?.[key] === value)
+      .filter(
+        ({ metadata }) =>
+          key === undefined || (metadata['labels'] as Record<string, string>)?.[key] === value,
+      )
   }
 }
 
 /** Mappings are merged, null removes, everything else is replaced: near enough to what an apply of the whole object does. */
-function merge(target: Readonly<Record<string, unknown>>, patch: Readonly<Record<string, unknown>>): Record<string, unknown> {
+function merge(
+  target: Readonly<Record<string, unknown>>,
+  patch: Readonly<Record<string, unknown>>,
+): Record<string, unknown> {
   const merged: Record<string, unknown> = { ...target }
   for (const [key, value] of Object.entries(patch)) {
     if (value === null) delete merged[key]

@@ -39,7 +39,10 @@ await t.test('archives are read by the system’s tar, long names and all', asyn
 })
 
 await t.test('the image has what its programs run on, and nothing that only developers need', async t => {
-  const { tar, layers, digest } = buildFromMachine(ROOT, { tag: 'localhost/culvert:test', isCompressed: false })
+  const { tar, layers, digest } = buildFromMachine(ROOT, {
+    tag: 'localhost/culvert:test',
+    isCompressed: false,
+  })
   const dir = t.testdir({ image: {}, root: {} })
   const image = join(dir, 'image')
   const root = join(dir, 'root')
@@ -48,7 +51,8 @@ await t.test('the image has what its programs run on, and nothing that only deve
   rmSync(join(dir, 'image.tar'))
 
   await t.test('it is an OCI layout, and every blob is what its name says', async t => {
-    const json = (path: string) => JSON.parse(readFileSync(join(image, path), 'utf8')) as Record<string, never>
+    const json = (path: string) =>
+      JSON.parse(readFileSync(join(image, path), 'utf8')) as Record<string, never>
     const blob = (name: string) => readFileSync(join(image, name.replace('sha256:', 'blobs/sha256/')))
     t.match(json('oci-layout'), { imageLayoutVersion: '1.0.0' })
     const index = json('index.json') as unknown as { manifests: { digest: string; annotations: object }[] }
@@ -78,7 +82,8 @@ await t.test('the image has what its programs run on, and nothing that only deve
   await t.test('its programs run with what is in it alone', async t => {
     // Set inside: the test runner gives its own options to every Node that is started below it.
     const env = IMAGE_ENV.map(pair => `export '${pair}'`).join('; ')
-    const inside = (line: string) => run(['chroot', root, '/usr/bin/sh', '-c', `${env}; cd ${HOME} && ${line}`])
+    const inside = (line: string) =>
+      run(['chroot', root, '/usr/bin/sh', '-c', `${env}; cd ${HOME} && ${line}`])
     for (const main of ['agent/main.ts', 'ca-server/main.ts'])
       t.match(await inside(`node ${main} --version`), { code: 0, stdout: Buffer.from(`${VERSION}\n`) }, main)
     t.match(await inside('node agent/probe/main.ts --help'), { code: 0 })
@@ -92,7 +97,11 @@ await t.test('the image has what its programs run on, and nothing that only deve
     const paths = stdout.toString().split('\n')
     t.ok(paths.includes('agent/main.ts') && paths.includes('ca-server/main.ts'))
     t.strictSame(
-      paths.filter(path => /^(test|bench|lab|cli)(\/|$)|\.d\.ts$|node_modules\/(typescript|tap|node-linux|@kubernetes)/.test(path)),
+      paths.filter(path =>
+        /^(test|bench|lab|cli)(\/|$)|\.d\.ts$|node_modules\/(typescript|tap|node-linux|@kubernetes)/.test(
+          path,
+        ),
+      ),
       [],
     )
   })
@@ -102,7 +111,9 @@ await t.test('what does not change makes the same layer again', async t => {
   const layersOf = () => {
     const system = systemLayer()
     const packages = packagesLayer(ROOT, [system])
-    return [system, packages, sourcesLayer(ROOT, [system, packages])].map(tree => sha256(tarOf(tree.entries())))
+    return [system, packages, sourcesLayer(ROOT, [system, packages])].map(tree =>
+      sha256(tarOf(tree.entries())),
+    )
   }
   t.strictSame(layersOf(), layersOf())
 })

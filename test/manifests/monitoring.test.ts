@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { AgentMetrics } from '../../agent/observe/metrics.ts'
 import { createMetrics, observeSources } from '../../ca-server/metrics.ts'
-import { find, MANIFESTS, objectsOf } from '../helpers/manifests.ts'
+import { find, MANIFESTS, objectsOf, type Manifest } from '../helpers/manifests.ts'
 
 /** Prometheus' own, for each target that it asks. */
 const OF_PROMETHEUS = ['up']
@@ -53,11 +53,9 @@ interface Rule {
 
 await t.test('every alert asks for metrics that exist, and says what to do', async t => {
   const known = await ourMetrics()
-  const { spec } = find<{ spec: { groups: { rules: Rule[] }[] } }>(
-    objectsOf('monitoring.yaml'),
-    'PrometheusRule',
-    'culvert',
-  )
+  const { spec } = find(objectsOf('monitoring.yaml'), 'PrometheusRule', 'culvert') as Manifest & {
+    spec: { groups: { rules: Rule[] }[] }
+  }
   const rules = spec.groups.flatMap(group => group.rules)
   t.ok(rules.length >= 15)
   t.equal(new Set(rules.map(({ alert }) => alert)).size, rules.length)
@@ -82,5 +80,8 @@ await t.test('every panel of the dashboard asks for metrics that exist', async t
 })
 
 await t.test('what does not exist would be noticed', async t => {
-  t.strictSame(metricsOf('sum by (a, b) (rate(no_such_total{x="y"}[5m])) > 0 and up == 1'), ['no_such_total', 'up'])
+  t.strictSame(metricsOf('sum by (a, b) (rate(no_such_total{x="y"}[5m])) > 0 and up == 1'), [
+    'no_such_total',
+    'up',
+  ])
 })

@@ -57,7 +57,9 @@ for (const file of INSTALLS) {
               : undefined
       if (selector) t.equal(matches(selector).length, 1, `${kind} ${metadata.name}`)
     }
-    const service = find<{ spec: { ports: { targetPort: string; port: number }[] } }>(objects, 'Service', 'culvert-ca')
+    const service = find(objects, 'Service', 'culvert-ca') as Manifest & {
+      spec: { ports: { targetPort: string; port: number }[] }
+    }
     const ports = containersOf(objects).find(({ name }) => name === 'ca-server')!.ports!
     for (const { targetPort, port } of service.spec.ports)
       t.equal(ports.find(({ name }) => name === targetPort)?.containerPort, port, targetPort)
@@ -69,7 +71,9 @@ for (const file of INSTALLS) {
   })
 
   await t.test(`${file}: the agent has no access to the API server`, async t => {
-    const account = find<{ automountServiceAccountToken: boolean }>(objects, 'ServiceAccount', 'culvert-agent')
+    const account = find(objects, 'ServiceAccount', 'culvert-agent') as Manifest & {
+      automountServiceAccountToken: boolean
+    }
     const { spec } = agentOf(objects)
     t.equal(account.automountServiceAccountToken, false)
     t.equal(spec.automountServiceAccountToken, false)
@@ -85,14 +89,16 @@ for (const file of INSTALLS) {
 const objects = objectsOf('culvert.yaml')
 
 function agentOf(all: readonly Manifest[]): Workload['spec']['template'] {
-  return find<Workload>(all, 'DaemonSet', 'culvert-agent').spec.template
+  return (find(all, 'DaemonSet', 'culvert-agent') as Manifest & Workload).spec.template
 }
 
 await t.test('the ca-server may do this and nothing else', async t => {
   const rulesOf = (kind: string) =>
-    find<{ rules: Record<string, string[]>[] }>(objects, kind, 'culvert-ca')
-      .rules.flatMap(({ resources, verbs, resourceNames }) =>
-        resources!.map(resource => `${resource}${resourceNames ? `/${resourceNames.join()}` : ''}: ${verbs!.join(' ')}`),
+    (find(objects, kind, 'culvert-ca') as Manifest & { rules: Record<string, string[]>[] }).rules
+      .flatMap(({ resources, verbs, resourceNames }) =>
+        resources!.map(
+          resource => `${resource}${resourceNames ? `/${resourceNames.join()}` : ''}: ${verbs!.join(' ')}`,
+        ),
       )
       .sort()
   t.strictSame(rulesOf('ClusterRole'), [
@@ -115,30 +121,38 @@ await t.test('the ca-server may do this and nothing else', async t => {
   ])
 })
 
-await t.test('the ca-server is an ordinary user, is there twice, and stays while a node is drained', async t => {
-  const { spec } = find<Workload & { spec: { replicas: number } }>(objects, 'Deployment', 'culvert-ca')
-  t.equal(spec.replicas, 2)
-  t.match(spec.template.spec, {
-    securityContext: { runAsNonRoot: true, seccompProfile: { type: 'RuntimeDefault' } },
-    priorityClassName: 'system-cluster-critical',
-    containers: [{ securityContext: { allowPrivilegeEscalation: false } }],
-  })
-  t.match(find(objects, 'PodDisruptionBudget', 'culvert-ca'), { spec: { minAvailable: 1 } })
-})
+await t.test(
+  'the ca-server is an ordinary user, is there twice, and stays while a node is drained',
+  async t => {
+    const { spec } = find(objects, 'Deployment', 'culvert-ca') as Manifest &
+      Workload & { spec: { replicas: number } }
+    t.equal(spec.replicas, 2)
+    t.match(spec.template.spec, {
+      securityContext: { runAsNonRoot: true, seccompProfile: { type: 'RuntimeDefault' } },
+      priorityClassName: 'system-cluster-critical',
+      containers: [{ securityContext: { allowPrivilegeEscalation: false } }],
+    })
+    t.match(find(objects, 'PodDisruptionBudget', 'culvert-ca'), { spec: { minAvailable: 1 } })
+  },
+)
 
-await t.test('the agent is on every node, is replaced without a gap and drains for as long as it says', async t => {
-  const { spec } = find<Workload & { spec: { updateStrategy: object } }>(objects, 'DaemonSet', 'culvert-agent')
-  t.match(spec.updateStrategy, { rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } })
-  const { terminationGracePeriodSeconds, ...pod } = spec.template.spec
-  t.match(pod, {
-    hostPID: true,
-    hostNetwork: false,
-    priorityClassName: 'system-node-critical',
-    tolerations: [{ operator: 'Exists' }],
-  })
-  const grace = pod.containers[0]!.env!.find(({ name }) => name === 'TERMINATION_GRACE_PERIOD_SECONDS')
-  t.equal(grace?.value, String(terminationGracePeriodSeconds))
-})
+await t.test(
+  'the agent is on every node, is replaced without a gap and drains for as long as it says',
+  async t => {
+    const { spec } = find(objects, 'DaemonSet', 'culvert-agent') as Manifest &
+      Workload & { spec: { updateStrategy: object } }
+    t.match(spec.updateStrategy, { rollingUpdate: { maxSurge: 1, maxUnavailable: 0 } })
+    const { terminationGracePeriodSeconds, ...pod } = spec.template.spec
+    t.match(pod, {
+      hostPID: true,
+      hostNetwork: false,
+      priorityClassName: 'system-node-critical',
+      tolerations: [{ operator: 'Exists' }],
+    })
+    const grace = pod.containers[0]!.env!.find(({ name }) => name === 'TERMINATION_GRACE_PERIOD_SECONDS')
+    t.equal(grace?.value, String(terminationGracePeriodSeconds))
+  },
+)
 
 await t.test('each capability has its reason beside it', async t => {
   const [document] = parseAllDocuments(readFileSync(`${MANIFESTS}base/agent.yaml`, 'utf8'))
@@ -147,7 +161,9 @@ await t.test('each capability has its reason beside it', async t => {
   if (!isSeq(list)) throw new Error('no list of capabilities')
   const reasons = list.items.map((item, at) => {
     // The comment before the first element of a list is the list's.
-    const comment = isScalar(item) ? (item.commentBefore ?? (at === 0 ? list.commentBefore : undefined)) : undefined
+    const comment = isScalar(item)
+      ? (item.commentBefore ?? (at === 0 ? list.commentBefore : undefined))
+      : undefined
     return [isScalar(item) && item.value, (comment?.trim().length ?? 0) > 10]
   })
   t.strictSame(reasons, [
@@ -155,7 +171,11 @@ await t.test('each capability has its reason beside it', async t => {
     ['SYS_ADMIN', true],
     ['SYS_PTRACE', true],
   ])
-  t.match(readFileSync(`${MANIFESTS}culvert.yaml`, 'utf8'), /# setns\(2\).*\n *- SYS_ADMIN/, 'in what is applied, too')
+  t.match(
+    readFileSync(`${MANIFESTS}culvert.yaml`, 'utf8'),
+    /# setns\(2\).*\n *- SYS_ADMIN/,
+    'in what is applied, too',
+  )
 })
 
 await t.test('what carries the mesh is not in it', async t => {

@@ -14,13 +14,17 @@ for (const file of FILES)
 
 await t.test('what is wrong is found', async t => {
   const deployment = objectsOf(INSTALLS[0]!).find(({ kind }) => kind === 'Deployment')!
-  const broken = structuredClone(deployment) as unknown as {
-    spec: { selector?: object; replicas: unknown; template: { spec: { containers: Record<string, unknown>[] } } }
+  const broken = structuredClone(deployment) as unknown as Record<string, unknown> & {
+    spec: {
+      selector?: object
+      replicas: unknown
+      template: { spec: { containers: Record<string, unknown>[] } }
+    }
   }
   broken.spec.replicas = 'two'
   broken.spec.template.spec.containers[0]!['memory'] = '1Gi'
   delete broken.spec.selector
-  const faults = (await schemaFaults(broken as never)).join('; ')
+  const faults = (await schemaFaults(broken)).join('; ')
   t.match(faults, /\.spec\.template\.spec\.containers\[0\]\.memory does not exist in V1Container/)
   t.match(faults, /\.spec\.replicas is string, not number/)
   t.match(faults, /selector/, 'what is required')

@@ -39,7 +39,10 @@ function enrolledPod(cluster: StandInCluster, name: string, app: string, more: o
 }
 
 function shop(cluster: StandInCluster): void {
-  cluster.add({ kind: 'Namespace', metadata: { name: 'shop', annotations: { 'culvert.dev/mesh': 'enabled' } } })
+  cluster.add({
+    kind: 'Namespace',
+    metadata: { name: 'shop', annotations: { 'culvert.dev/mesh': 'enabled' } },
+  })
   enrolledPod(cluster, 'client-1', 'client')
   enrolledPod(cluster, 'server-1', 'server')
 }
@@ -82,14 +85,21 @@ await t.test('a node that lacks something, and one whose pod cannot run, each wi
     kubelet(cluster, end)
     const { code, findings } = await report()
     t.equal(code, 1)
-    t.match(findings.filter(({ id }) => id === 'probe'), [{ text, hint: String }, { text, hint: String }])
+    t.match(
+      findings.filter(({ id }) => id === 'probe'),
+      [
+        { text, hint: String },
+        { text, hint: String },
+      ],
+    )
     t.strictSame(cluster.paths(/culvert-check/), [])
   }
 })
 
 await t.test('the pods that look are gone although the API server failed meanwhile', async t => {
   const { cluster, report } = await scene(t)
-  cluster.fault = ({ method, path }) => (method === 'GET' && path.endsWith('/pods') && path.includes('culvert-check') ? { status: 500 } : undefined)
+  cluster.fault = ({ method, path }) =>
+    method === 'GET' && path.endsWith('/pods') && path.includes('culvert-check') ? { status: 500 } : undefined
   const { code, findings } = await report()
   t.equal(code, 1)
   t.match(findings.at(-1), { id: 'probe', text: /nodes could not be looked at: .*500/ })
@@ -117,7 +127,9 @@ await t.test('other meshes, policies and annotations that are in the way are nam
       ingress: [{ from: [{ podSelector: {} }], ports: [{ port: 8080 }] }],
     },
   })
-  enrolledPod(cluster, 'exporter', 'exporter', { spec: { nodeName: 'node-a', hostNetwork: true, containers: [] } })
+  enrolledPod(cluster, 'exporter', 'exporter', {
+    spec: { nodeName: 'node-a', hostNetwork: true, containers: [] },
+  })
   cluster.add({
     kind: 'ConfigMap',
     metadata: { name: 'cilium-config', namespace: 'kube-system' },
@@ -126,7 +138,9 @@ await t.test('other meshes, policies and annotations that are in the way are nam
   const { code, findings } = await report('--pre', '--no-nodes')
   t.equal(code, 1)
   const by = (id: string) => findings.filter(finding => finding.id === id)
-  t.match(by('policy/15008'), [{ state: 'fail', text: /shop\/only-8080 lets shop\/\S+ talk to shop\/server-1/, hint: /15008/ }])
+  t.match(by('policy/15008'), [
+    { state: 'fail', text: /shop\/only-8080 lets shop\/\S+ talk to shop\/server-1/, hint: /15008/ },
+  ])
   t.match(by('mesh/istio'), [{ state: 'warn' }])
   t.match(by('mesh/twice'), [{ state: 'fail', text: /both \(Istio \(ambient\)\)/ }])
   t.match(by('annotation'), [{ text: /namespace both: culvert\.dev\/mtls: 'hard'/ }])
@@ -147,7 +161,11 @@ await t.test('after an installation: what is not there or not ready fails', asyn
       labels: { 'app.kubernetes.io/name': 'culvert-agent' },
     },
     spec: { nodeName: 'node-a', containers: [{ name: 'agent', image: 'localhost/culvert:0.0.1' }] },
-    status: { phase: 'Pending', conditions: [{ type: 'Ready', status: 'True' }], containerStatuses: [{ restartCount: 3 }] },
+    status: {
+      phase: 'Pending',
+      conditions: [{ type: 'Ready', status: 'True' }],
+      containerStatuses: [{ restartCount: 3 }],
+    },
   })
   const client = '/api/v1/namespaces/shop/pods/client-1'
   cluster.put(client, {

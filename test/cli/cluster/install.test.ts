@@ -44,10 +44,18 @@ await t.test('an upgrade says what it changed', async t => {
   const { cluster, install } = await scene(t)
   everythingRuns(cluster)
   await install()
-  const { code, stdout } = await install('--image', 'registry.example:5000/culvert:9.9.9', '--profile', 'strict')
+  const { code, stdout } = await install(
+    '--image',
+    'registry.example:5000/culvert:9.9.9',
+    '--profile',
+    'strict',
+  )
   t.equal(code, 0)
   t.match(stdout, /0 created, 2 changed/)
-  t.match(stdout, /DaemonSet .*containers\[agent\]\.image: localhost\/culvert:\S+ → registry\.example:5000\/culvert:9\.9\.9/)
+  t.match(
+    stdout,
+    /DaemonSet .*containers\[agent\]\.image: localhost\/culvert:\S+ → registry\.example:5000\/culvert:9\.9\.9/,
+  )
   t.match(stdout, /Deployment .*env\[DEFAULT_MTLS\]: nothing → /)
 })
 
@@ -117,5 +125,8 @@ await t.test('images without a tag, and kubeconfigs without a cluster, are wrong
     t.match(await install('--image', image), { code: 2, stderr: /is not an image with a tag/ }, image)
   t.match(await install('--context', 'nope'), { code: 2, stderr: /no context 'nope'\nhint: it has stand-in/ })
   const { kubeconfig } = { kubeconfig: t.testdir({ k: 'a: [' }) }
-  t.match(await here(t, ['install', '--kubeconfig', `${kubeconfig}/k`]), { code: 2, stderr: /kubeconfig is not usable/ })
+  t.match(await here(t, ['install', '--kubeconfig', `${kubeconfig}/k`]), {
+    code: 2,
+    stderr: /kubeconfig is not usable/,
+  })
 })

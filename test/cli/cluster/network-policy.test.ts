@@ -1,5 +1,11 @@
 import t from 'tap'
-import { isAllowed, matches, namedPorts, type NetworkPolicy, type PolicyPod } from '../../../cli/kubernetes/network-policy.ts'
+import {
+  isAllowed,
+  matches,
+  namedPorts,
+  type NetworkPolicy,
+  type PolicyPod,
+} from '../../../cli/kubernetes/network-policy.ts'
 import { objectsOf } from '../../helpers/manifests.ts'
 
 const pod = (namespace: string, app: string, ip?: string): PolicyPod => ({
@@ -8,7 +14,11 @@ const pod = (namespace: string, app: string, ip?: string): PolicyPod => ({
   labels: { app },
   ip,
 })
-const [client, server, stranger] = [pod('a', 'client', '10.0.0.5'), pod('a', 'server'), pod('b', 'client', '10.9.0.5')]
+const [client, server, stranger] = [
+  pod('a', 'client', '10.0.0.5'),
+  pod('a', 'server'),
+  pod('b', 'client', '10.9.0.5'),
+]
 
 const policy = (spec: NetworkPolicy['spec'], namespace = 'a'): NetworkPolicy => ({
   apiVersion: 'networking.k8s.io/v1',
@@ -18,15 +28,18 @@ const policy = (spec: NetworkPolicy['spec'], namespace = 'a'): NetworkPolicy => 
 })
 const SERVER = { matchLabels: { app: 'server' } }
 
-await t.test('a pod that no policy selects takes everything; one that any selects takes what any allows', async t => {
-  t.ok(isAllowed([], stranger, server, 80))
-  t.ok(isAllowed([policy({ podSelector: { matchLabels: { app: 'other' } } })], stranger, server, 80))
-  const deny = policy({ podSelector: {} })
-  t.notOk(isAllowed([deny], client, server, 80))
-  const allow = policy({ podSelector: SERVER, ingress: [{ ports: [{ port: 80 }] }] })
-  t.ok(isAllowed([deny, allow], stranger, server, 80))
-  t.notOk(isAllowed([deny, allow], stranger, server, 15008))
-})
+await t.test(
+  'a pod that no policy selects takes everything; one that any selects takes what any allows',
+  async t => {
+    t.ok(isAllowed([], stranger, server, 80))
+    t.ok(isAllowed([policy({ podSelector: { matchLabels: { app: 'other' } } })], stranger, server, 80))
+    const deny = policy({ podSelector: {} })
+    t.notOk(isAllowed([deny], client, server, 80))
+    const allow = policy({ podSelector: SERVER, ingress: [{ ports: [{ port: 80 }] }] })
+    t.ok(isAllowed([deny, allow], stranger, server, 80))
+    t.notOk(isAllowed([deny, allow], stranger, server, 15008))
+  },
+)
 
 await t.test('peers by pod, namespace, both and address', async t => {
   const from = (peer: object) => [policy({ podSelector: SERVER, ingress: [{ from: [peer] }] })]
@@ -47,8 +60,19 @@ await t.test('ports, ranges and directions', async t => {
   const range = policy({ podSelector: {}, ingress: [{ ports: [{ port: 15000, endPort: 15010 }] }] })
   t.ok(isAllowed([range], client, server, 15008))
   t.notOk(isAllowed([range], client, server, 15011))
-  t.notOk(isAllowed([policy({ podSelector: {}, ingress: [{ ports: [{ port: 80, protocol: 'UDP' }] }] })], client, server, 80))
-  const egress = policy({ podSelector: { matchLabels: { app: 'client' } }, policyTypes: ['Egress'], egress: [{ ports: [{ port: 80 }] }] })
+  t.notOk(
+    isAllowed(
+      [policy({ podSelector: {}, ingress: [{ ports: [{ port: 80, protocol: 'UDP' }] }] })],
+      client,
+      server,
+      80,
+    ),
+  )
+  const egress = policy({
+    podSelector: { matchLabels: { app: 'client' } },
+    policyTypes: ['Egress'],
+    egress: [{ ports: [{ port: 80 }] }],
+  })
   t.ok(isAllowed([egress], client, server, 80))
   t.notOk(isAllowed([egress], client, server, 81))
   t.ok(isAllowed([egress], server, client, 81), 'nothing is said of what comes in')
@@ -65,12 +89,21 @@ await t.test('selectors', async t => {
     ['Exists', 'a', [], true],
     ['DoesNotExist', 'a', [], false],
   ] as const)
-    t.equal(matches({ matchExpressions: [{ key, operator, values }] }, labels), expected, `${operator} ${key}`)
+    t.equal(
+      matches({ matchExpressions: [{ key, operator, values }] }, labels),
+      expected,
+      `${operator} ${key}`,
+    )
 })
 
 await t.test('ours let agents to the ca-server and Prometheus to the metrics, and nobody else', async t => {
-  const ours = objectsOf('culvert.yaml').filter(({ kind }) => kind === 'NetworkPolicy') as unknown as NetworkPolicy[]
-  const named = (namespace: string, name: string): PolicyPod => ({ ...pod(namespace, ''), labels: { 'app.kubernetes.io/name': name } })
+  const ours = objectsOf('culvert.yaml').filter(
+    ({ kind }) => kind === 'NetworkPolicy',
+  ) as unknown as NetworkPolicy[]
+  const named = (namespace: string, name: string): PolicyPod => ({
+    ...pod(namespace, ''),
+    labels: { 'app.kubernetes.io/name': name },
+  })
   const [agent, ca] = [named('culvert-system', 'culvert-agent'), named('culvert-system', 'culvert-ca')]
   const [prometheus, other] = [named('monitoring', 'prometheus'), named('shop', 'web')]
   for (const [from, to, port, expected] of [
@@ -85,5 +118,9 @@ await t.test('ours let agents to the ca-server and Prometheus to the metrics, an
     [ca, other, 443, true],
     [agent, other, 443, false],
   ] as const)
-    t.equal(isAllowed(ours, from, to, port), expected, `${JSON.stringify(from.labels)} → ${JSON.stringify(to.labels)}:${port}`)
+    t.equal(
+      isAllowed(ours, from, to, port),
+      expected,
+      `${JSON.stringify(from.labels)} → ${JSON.stringify(to.labels)}:${port}`,
+    )
 })

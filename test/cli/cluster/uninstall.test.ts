@@ -29,20 +29,31 @@ async function installed(t: Parameters<typeof StandInCluster.start>[0]): Promise
   return cluster
 }
 
-const annotationsOf = (cluster: StandInCluster, path: string) => cluster.objects.get(path)?.metadata['annotations']
+const annotationsOf = (cluster: StandInCluster, path: string) =>
+  cluster.objects.get(path)?.metadata['annotations']
 
 await t.test('nothing of ours is left, and nothing of others is touched', async t => {
   const cluster = await installed(t)
   const { code, stdout, stderr } = await here(t, ['uninstall', '--yes', '--json', ...cluster.words(t)])
   t.equal(code, 0, stderr)
-  t.match(JSON.parse(stdout), { unenrolled: ['shop/web'], annotations: 'removed', nodes: [{ node: 'node-a' }, { node: 'node-b' }] })
+  t.match(JSON.parse(stdout), {
+    unenrolled: ['shop/web'],
+    annotations: 'removed',
+    nodes: [{ node: 'node-a' }, { node: 'node-b' }],
+  })
   t.strictSame(cluster.paths(/culvert/), [])
   t.strictSame(annotationsOf(cluster, '/api/v1/namespaces/shop'), { owner: 'ada' })
   t.strictSame(annotationsOf(cluster, '/api/v1/namespaces/shop/pods/web'), {})
   const order = cluster.asked.map(({ method, path }) => `${method} ${path}`)
   const at = (text: string) => order.findIndex(line => line.startsWith(text))
-  t.ok(at('PATCH /api/v1/namespaces/shop') < at('DELETE /apis/apps/v1/namespaces/culvert-system/daemonsets'), 'out of the mesh first')
-  t.ok(at('DELETE /apis/apps/v1/namespaces/culvert-system/daemonsets') < at('POST /api/v1/namespaces'), 'nodes are cleaned once no agent runs')
+  t.ok(
+    at('PATCH /api/v1/namespaces/shop') < at('DELETE /apis/apps/v1/namespaces/culvert-system/daemonsets'),
+    'out of the mesh first',
+  )
+  t.ok(
+    at('DELETE /apis/apps/v1/namespaces/culvert-system/daemonsets') < at('POST /api/v1/namespaces'),
+    'nodes are cleaned once no agent runs',
+  )
 })
 
 await t.test('annotations are put back where that was asked for', async t => {
