@@ -39,6 +39,7 @@ export interface KubeJson {
 
 export class Kubectl {
   readonly #env: NodeJS.ProcessEnv
+  readonly #running = new Set<ChildProcess>()
 
   /** The environment names the cluster (KUBECONFIG) and where kubectl is (PATH). */
   constructor(env: NodeJS.ProcessEnv) {
@@ -92,7 +93,14 @@ export class Kubectl {
     const args = ['exec', '-i', ...podFlags(pod), '--', ...argv]
     const child = spawn('kubectl', args, { stdio: ['pipe', 'pipe', 'inherit'], env: this.#env })
     child.stdin.on('error', () => undefined) // it may end by itself
+    this.#running.add(child)
+    child.once('close', () => this.#running.delete(child))
     return child
+  }
+
+  /** Lets go of every program in a pod that still runs: of a step that failed. */
+  endAll(): void {
+    for (const child of this.#running) child.stdin?.end()
   }
 
   /** What a pod has written so far. */

@@ -89,6 +89,7 @@ async function main(args: readonly string[]): Promise<number> {
     })
     if (isUp && cluster) await runSteps(cluster, options, narrator, interrupted.signal)
   } finally {
+    cluster?.kubectl.endAll()
     if (cluster && !options.keep) {
       const open = cluster
       await narrator.step('the cluster is put away', async () => {

@@ -21,6 +21,7 @@ import {
   type Context,
 } from '../context.ts'
 import { ipOf } from '../eyes.ts'
+import { runOnce } from '../pods.ts'
 
 export type Step = readonly [name: string, work: (context: Context) => Promise<string>]
 
@@ -106,18 +107,20 @@ export const enrolmentSteps: Step[] = [
   ],
   [
     'between the nodes there is TLS 1.3 and nothing else',
-    async ({ kubectl, eyes, nodes }) => {
+    async ({ kubectl, eyes, nodes, image }) => {
       const [far, old] = [await serverOn(kubectl, nodes.far), await podNamed(kubectl, OLD)]
       const [hidden, open] = [secret(), secret()]
       const capture = await eyes.capture(nodes.near)
-      await httpGet(kubectl, CLIENT, url(far, `/${hidden}`))
+      // A pod of its own, so that its handshake is in the capture, too.
+      const said = await runOnce(kubectl, 'on-the-wire', image, nodes.near, url(far, `/${hidden}`))
       await httpGet(kubectl, OLD, url(far, `/${open}`))
       const pcap = await capture.stop()
+      expect(said.logs.includes(hidden), `it got: ${said.logs}`)
       expect(
         wireHolds(pcap, open),
         'the capture does not even see what is sent in the clear: it proves nothing',
       )
-      const inside = (await podsOf(kubectl, 'shop')).map(pod => `${ipOf(pod)}/32`)
+      const inside = [...(await podsOf(kubectl, 'shop')), said.pod].map(pod => `${ipOf(pod)}/32`)
       return `${checkEncrypted(pcap, inside, [hidden])}\n(the same capture does see a secret sent from 'old' at ${ipOf(old)}, which is not in the mesh)`
     },
   ],

@@ -7,6 +7,7 @@ import { admin, agentOn, agentsByNode, lifeOf, observed, SYSTEM } from '../agent
 import { holdConnection, startLoad } from '../clients.ts'
 import { CLIENT, httpGet, podNamed, podsOf, secret, serverOn, url, type Context } from '../context.ts'
 import { ipOf, nodeOf } from '../eyes.ts'
+import { ended, firstActPod, runOnce } from '../pods.ts'
 import { seconds, type Step } from './enrolment.ts'
 
 const RATE = 50
@@ -19,14 +20,8 @@ export const faultSteps: Step[] = [
       const far = await serverOn(kubectl, nodes.far)
       const word = secret()
       const capture = await eyes.capture(nodes.near)
-      await kubectl.apply(firstActPod('first-act', image, nodes.near, url(far, `/${word}`)))
-      const said = await until('its answer', 20_000, async () => {
-        const pod = await podNamed(kubectl, 'shop/first-act')
-        if (pod.status.phase !== 'Succeeded' && pod.status.phase !== 'Failed') return undefined
-        return await kubectl.logs('shop/first-act')
-      })
+      const { logs: said } = await runOnce(kubectl, 'first-act', image, nodes.near, url(far, `/${word}`))
       const pcap = await capture.stop()
-      await kubectl.ok(['-n', 'shop', 'delete', 'pod', 'first-act', '--now'])
       expect(said.includes('"ok":true'), `it got: ${said}`)
       expect(!wireHolds(pcap, word), 'its request was on the wire in the clear')
       return said.trim().slice(0, 200)
@@ -99,12 +94,7 @@ export const faultSteps: Step[] = [
       expect(failures.length === 0, `${failures.length} of ${requests} failed: ${failures[0]?.error}`)
       await kubectl.ok(['-n', SYSTEM, 'scale', 'deploy/culvert-ca', `--replicas=${replicas}`])
       await kubectl.ok(['-n', SYSTEM, 'rollout', 'status', 'deploy/culvert-ca', '--timeout=120s'])
-      await until('the new pod’s end', 60_000, async () => {
-        const { phase } = (await podNamed(kubectl, 'shop/while-away')).status
-        return phase === 'Succeeded' || phase === 'Failed' || undefined
-      })
-      const said = await kubectl.logs('shop/while-away')
-      await kubectl.ok(['-n', 'shop', 'delete', 'pod', 'while-away', '--now'])
+      const { logs: said } = await ended(kubectl, 'while-away')
       await httpGet(kubectl, CLIENT, url(far))
       return `${requests} new connections while it was away, 0 failed; the pod that began meanwhile: ${said.trim().slice(0, 120)}`
     },
@@ -146,20 +136,4 @@ async function killedTwice({ kubectl, eyes, nodes }: Context): Promise<string> {
   expect(lifeOf(now) === lifeOf(agent), `the container was restarted, too: ${lifeOf(now)}`)
   expect((await podsOf(kubectl, 'shop')).length > 0, 'the pods have gone')
   return `between kills ${seconds(kills[1]! - kills[0]!)}; ${requests} new connections, 0 failed, slowest ${slowestMs} ms; the open one was reset`
-}
-
-/** A pod that does one thing: a request, as its first act; and ends. */
-export function firstActPod(name: string, image: string, node: string, target: string): string {
-  return `
-apiVersion: v1
-kind: Pod
-metadata: { name: ${name}, namespace: shop }
-spec:
-  serviceAccountName: client
-  nodeName: ${node}
-  restartPolicy: Never
-  terminationGracePeriodSeconds: 1
-  containers:
-    - { name: app, image: '${image}', command: [node, test/cluster/get.ts, '${target}', '20000'] }
-`
 }

@@ -157,7 +157,7 @@ export const kubernetesSteps: Step[] = [
     },
   ],
   [
-    'a host-network pod in the namespace is left alone, and said to be',
+    'a host-network pod in the namespace is left alone',
     async ({ kubectl, nodes, image }) => {
       await kubectl.apply(`
 apiVersion: v1
@@ -173,7 +173,7 @@ spec:
       const pod = await podNamed(kubectl, 'shop/on-the-host')
       expect(observed(pod) !== 'enrolled', 'it is said to be enrolled')
       await kubectl.ok(['-n', 'shop', 'delete', 'pod', 'on-the-host', '--now'])
-      return `status: ${pod.metadata.annotations?.['culvert.dev/status'] ?? 'none'}`
+      return ''
     },
   ],
   [
@@ -181,11 +181,12 @@ spec:
     async ({ kubectl, cluster, nodes, image }) => {
       if (!cluster.onNode) return 'not done: there is no way to this cluster’s nodes'
       const far = await serverOn(kubectl, nodes.far)
+      // Its client is on the other node: what kubectl started there ends with the runtime.
       const load = await startLoad(kubectl, CLIENT, url(far), RATE)
-      const before = await cluster.onNode(nodes.near, ['cat', '/run/containerd.pid'])
-      await cluster.onNode(nodes.near, ['kill', '-9', before.trim()])
+      const before = await cluster.onNode(nodes.far, ['cat', '/run/containerd.pid'])
+      await cluster.onNode(nodes.far, ['kill', '-9', before.trim()])
       await until('the runtime', 30_000, async () => {
-        const now = await cluster.onNode!(nodes.near, ['cat', '/run/containerd.pid']).catch(() => before)
+        const now = await cluster.onNode!(nodes.far, ['cat', '/run/containerd.pid']).catch(() => before)
         return now !== before || undefined
       })
       await until('the agent’s word that it is connected again', 30_000, async () => {
@@ -193,7 +194,7 @@ spec:
         return pods.every(isReady) || undefined
       })
       await sleep(3 * A_WHILE_MS)
-      await kubectl.apply(job('after-restart', image, nodes.near, url(far)))
+      await kubectl.apply(job('after-restart', image, nodes.far, url(far)))
       await kubectl.ok([
         '-n',
         'shop',
