@@ -25,16 +25,24 @@ export function watchFile(path: string, signal: AbortSignal, changed: () => void
     if (stampOf(path) === seen) changed()
     else look()
   }
-  const watcher = watch(dirname(path), { signal }, (_, name) => {
-    if (name === null || name === basename(path)) look()
-  })
-  watcher.on('error', () => undefined) // the poll goes on
+  watchDirectory(path, signal, look)
   const timer = setInterval(look, POLL_MS)
   const stop = () => {
     clearInterval(timer)
     clearTimeout(settling)
   }
   signal.addEventListener('abort', stop, { once: true })
+}
+
+function watchDirectory(path: string, signal: AbortSignal, look: () => void): void {
+  try {
+    const watcher = watch(dirname(path), { signal }, (_, name) => {
+      if (name === null || name === basename(path)) look()
+    })
+    watcher.on('error', () => undefined) // the poll goes on
+  } catch {
+    // A machine has only so many inotify instances, and others may have taken them all: the poll does the work.
+  }
 }
 
 function stampOf(path: string): string | undefined {
