@@ -40,7 +40,7 @@ interface Timing {
   readonly churnSeconds: number
 }
 
-const WHOLE: Timing = { restMs: 15_000, perSecond: 100, churnSeconds: 60 }
+const WHOLE: Timing = { restMs: 5_000, perSecond: 100, churnSeconds: 20 }
 const QUICK: Timing = { restMs: 500, perSecond: 50, churnSeconds: 2 }
 
 /** Of one process. */
@@ -50,6 +50,8 @@ interface Usage {
   /** Of one processor, while nothing happens and while pods are replaced. */
   readonly restingCpu: number
   readonly churnCpu: number
+  /** Processor time of the whole churn, ms. */
+  readonly churnMs: number
 }
 
 interface Figures {
@@ -272,6 +274,7 @@ class Run {
       largestBytes: largestResidentBytes(processes[at]!.pid),
       restingCpu: resting[at]!,
       churnCpu: (ms - before[at]!) / tookMs,
+      churnMs: ms - before[at]!,
     }))
   }
 
@@ -350,6 +353,18 @@ function seriesOf(found: readonly Figures[], { perSecond, churnSeconds }: Timing
         usage => usage.churnCpu * 100,
       ),
       about: `Of the same processes, while nothing happened and while ${during}.`,
+    },
+    {
+      id: 'cluster-cost',
+      title: 'processor time of a replaced pod by the size of the cluster',
+      xLabel,
+      yLabel: 'for each pod',
+      unit: 'ms',
+      points: found.flatMap(({ pods, server, agent }) => [
+        { arm: 'ca-server', x: pods, y: server.churnMs / (perSecond * churnSeconds) },
+        { arm: 'agent', x: pods, y: agent.churnMs / (perSecond * churnSeconds) },
+      ]),
+      about: `A replacement is five events of pods and two of slices; the ca-server tells ${CLIENTS + 1} clients of it.`,
     },
     {
       id: 'cluster-known',

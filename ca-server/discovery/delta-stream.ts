@@ -2,16 +2,11 @@
  * One client's delta discovery stream: requests go in, responses are taken out, nothing is done ahead. Of each
  * type only a few responses may be unacknowledged at a time; what changes meanwhile is folded into the next one.
  */
-import { create } from '@bufbuild/protobuf'
-import {
-  DeltaDiscoveryResponseSchema,
-  ResourceSchema,
-  type DeltaDiscoveryRequest,
-  type DeltaDiscoveryResponse,
-} from '../../lib/proto/gen/envoy/discovery_pb.js'
+import type { DeltaDiscoveryRequest, DeltaDiscoveryResponse } from '../../lib/proto/gen/envoy/discovery_pb.js'
 import type { Logger } from '../../lib/log.ts'
-import type { Resource, ResourceSet } from './resource-set.ts'
+import type { ResourceSet } from './resource-set.ts'
 import { Subscription } from './subscription.ts'
+import { encodeResponse } from './wire.ts'
 
 export interface DeltaStreamOptions {
   /** The types served, in the order in which their news go out. */
@@ -66,7 +61,7 @@ export class DeltaStream {
     this.wake()
   }
 
-  /** The next response, or undefined when there is nothing to say now. */
+  /** The next response, for binary formats (see wire.ts), or undefined when there is nothing to say now. */
   take(): DeltaDiscoveryResponse | undefined {
     for (const { typeUrl } of this.#options.sets) {
       const state = this.#types.get(typeUrl)
@@ -76,13 +71,8 @@ export class DeltaStream {
       const nonce = `${++this.#nonces}`
       state.unacknowledged.add(nonce)
       this.#options.observe?.sent(typeUrl, portion.resources.length, portion.removed.length)
-      return create(DeltaDiscoveryResponseSchema, {
-        typeUrl,
-        nonce,
-        systemVersionInfo: `${state.subscription.revision}`,
-        resources: portion.resources.map(resourceMessage),
-        removedResources: [...portion.removed],
-      })
+      const { revision } = state.subscription
+      return encodeResponse({ typeUrl, nonce, revision, ...portion })
     }
     return undefined
   }
@@ -153,9 +143,4 @@ export class DeltaStream {
     this.#unknown.add(typeUrl)
     this.#options.log.warn({ type: typeUrl.slice(0, 256), client: this.#node }, 'discovery type not served')
   }
-}
-
-function resourceMessage(resource: Resource) {
-  const { name, version, aliases, any } = resource
-  return create(ResourceSchema, { name, version, aliases: [...aliases], resource: any })
 }

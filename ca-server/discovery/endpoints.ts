@@ -2,6 +2,7 @@
  * Which services an address stands behind, and through which ports: EndpointSlices joined with the services they
  * belong to (discovery.k8s.io/v1). Only TCP exists for the mesh.
  */
+import { isDeepStrictEqual } from 'node:util'
 import { create } from '@bufbuild/protobuf'
 import { PortListSchema, PortSchema, type PortList } from '../../lib/proto/gen/istio/workload_pb.js'
 import type { KubeEndpointSlice, KubePod, KubeService } from '../../lib/kube/objects.ts'
@@ -16,6 +17,26 @@ export function serviceName(service: { name: string; namespace: string }, cluste
 
 export function hostname(service: { name: string; namespace: string }, clusterDomain: string): string {
   return `${service.name}.${service.namespace}.svc.${clusterDomain}`
+}
+
+/**
+ * The endpoints for which something changes when a slice becomes another: those that differ, before and after; all of
+ * both when the slice itself says something else. A slice may have a hundred endpoints, of which usually one changes.
+ */
+export function differingEndpoints(
+  before: KubeEndpointSlice | undefined,
+  after: KubeEndpointSlice | undefined,
+): SliceEndpoint[] {
+  const [old, fresh] = [before?.endpoints ?? [], after?.endpoints ?? []]
+  const says = (slice: KubeEndpointSlice | undefined) => [
+    slice?.addressType,
+    slice?.serviceName,
+    slice?.ports,
+  ]
+  if (!isDeepStrictEqual(says(before), says(after))) return [...old, ...fresh]
+  const gone = new Map(old.map(endpoint => [JSON.stringify(endpoint), endpoint]))
+  const come = fresh.filter(endpoint => !gone.delete(JSON.stringify(endpoint)))
+  return [...gone.values(), ...come]
 }
 
 /** The service of a slice, when it is there. */

@@ -30,7 +30,7 @@ export class PortionBuilder implements Portion {
 
   add(resource: Resource): void {
     this.resources.push(resource)
-    this.#bytes += resource.any.value.length + WRAPPING_BYTES
+    this.#bytes += resource.content.length + WRAPPING_BYTES
   }
 
   /** Adds a resource under another of its names. */

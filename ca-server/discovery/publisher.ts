@@ -12,7 +12,7 @@ import type { Observed } from '../reports/observed.ts'
 import { wishes } from '../world/enrolment.ts'
 import { MultiMap } from '../world/multi-map.ts'
 import { objectKey, type World, type WorldChange } from '../world/world.ts'
-import { serviceName } from './endpoints.ts'
+import { differingEndpoints, serviceName, type SliceEndpoint } from './endpoints.ts'
 import { namespaceMessage, nodeIps, nodeMessage } from './mesh-messages.ts'
 import { ResourceSet, type ResourceContent } from './resource-set.ts'
 import { serviceResource } from './services.ts'
@@ -35,8 +35,15 @@ export interface PublisherOptions {
   readonly log: Logger
 }
 
-/** Changes within this time of the last publication wait for its end; the first one after a quiet time does not. */
-const COALESCE_MS = 10
+/**
+ * Changes within this time of the last publication wait for its end; the first one after a quiet time does not. Each
+ * publication is sent to every agent: how often that can be done depends on their number, so the time grows while the
+ * process has little rest, and shrinks again.
+ */
+const COALESCE_MS = { least: 10, most: 500 }
+/** Parts of the time that the process was busy since the last publication, above and below which the time changes. */
+const BUSY = 0.6
+const RESTED = 0.3
 /** How long calls may have to wait while much is published. */
 const BUDGET_MS = 20
 
@@ -62,6 +69,8 @@ export class Publisher {
   }
   #timer: NodeJS.Timeout | NodeJS.Immediate | undefined
   #publishedAtMs = -Infinity
+  #coalesceMs = COALESCE_MS.least
+  #load = performance.eventLoopUtilization()
   #isReady = false
 
   constructor(options: PublisherOptions) {
@@ -118,6 +127,7 @@ export class Publisher {
       drain(slices, key => this.#publishSlice(key), isOver) &&
       drain(pods, key => this.#publishPod(key), isOver)
     this.#publishedAtMs = isDone ? startMs : -Infinity
+    if (isDone) this.#adapt()
     const isFirst = isDone && !this.#isReady
     if (isFirst) this.#isReady = true
     if (isFirst || this.sets.some(({ revision }, at) => revision !== before[at])) this.#tell()
@@ -137,9 +147,17 @@ export class Publisher {
 
   #schedule(): void {
     if (this.#timer) return
-    const waitMs = this.#publishedAtMs + COALESCE_MS - performance.now()
+    const waitMs = this.#publishedAtMs + this.#coalesceMs - performance.now()
     const flush = (): void => this.#publishPending(BUDGET_MS)
     this.#timer = waitMs > 0 ? setTimeout(flush, waitMs) : setImmediate(flush)
+  }
+
+  /** Chooses how long the next changes are gathered, by how busy this and the last publication have kept the process. */
+  #adapt(): void {
+    const { utilization } = performance.eventLoopUtilization(this.#load)
+    this.#load = performance.eventLoopUtilization()
+    if (utilization > BUSY) this.#coalesceMs = Math.min(COALESCE_MS.most, this.#coalesceMs * 2)
+    else if (utilization < RESTED) this.#coalesceMs = Math.max(COALESCE_MS.least, this.#coalesceMs / 2)
   }
 
   #tell(): void {
@@ -172,15 +190,21 @@ export class Publisher {
     }
     if (kind === 'EndpointSlice') {
       this.#dirty.slices.add(key)
-      for (const slice of [before, after]) if (slice) this.#markSlice(slice as KubeEndpointSlice)
+      const [one, other] = [before, after] as (KubeEndpointSlice | undefined)[]
+      this.#markEndpoints(key.slice(0, key.indexOf('/')), differingEndpoints(one, other))
     }
   }
 
   #markSlice(slice: KubeEndpointSlice): void {
     this.#dirty.slices.add(objectKey(slice.metadata))
-    for (const { targetRef, addresses } of slice.endpoints)
+    this.#markEndpoints(slice.metadata.namespace ?? '', slice.endpoints)
+  }
+
+  /** Marks the pods that endpoints of slices in the namespace are. */
+  #markEndpoints(namespace: string, endpoints: readonly SliceEndpoint[]): void {
+    for (const { targetRef, addresses } of endpoints)
       if (targetRef?.kind === 'Pod')
-        this.#dirty.pods.add(`${targetRef.namespace ?? slice.metadata.namespace ?? ''}/${targetRef.name}`)
+        this.#dirty.pods.add(`${targetRef.namespace ?? namespace}/${targetRef.name}`)
       else
         for (const ip of addresses)
           for (const pod of this.#options.world.podsByIp(ip)) this.#dirty.pods.add(objectKey(pod.metadata))
@@ -215,7 +239,7 @@ export class Publisher {
     const slice = world.slice(key)
     let wanted = new Map<string, ResourceContent>()
     try {
-      if (slice) wanted = externalWorkloads(world, slice, ip => this.#nodesWithIp.get(ip).size > 0, settings)
+      if (slice) wanted = externalWorkloads(world, slice, ip => this.#nodesWithIp.has(ip), settings)
     } catch (err) {
       this.#unpublishable(key, err)
       return

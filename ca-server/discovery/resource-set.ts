@@ -3,9 +3,8 @@
  * after a given revision. Versions are hashes of the contents, so that a client which comes back after a restart
  * of the server, or to another replica, is sent only what differs.
  */
-import { createHash } from 'node:crypto'
-import { create } from '@bufbuild/protobuf'
-import { AnySchema, type Any } from '@bufbuild/protobuf/wkt'
+import { hash } from 'node:crypto'
+import { Interner } from '../../lib/interner.ts'
 import { MultiMap } from '../world/multi-map.ts'
 
 export interface Resource {
@@ -17,7 +16,8 @@ export interface Resource {
   readonly aliases: readonly string[]
   /** Names of resources that one who asks for them wants this one with: a workload's services. */
   readonly groups: readonly string[]
-  readonly any: Any
+  /** Its bytes, one for each character: a typed array of its own would take 300 bytes more. */
+  readonly content: string
 }
 
 export interface ResourceContent {
@@ -41,6 +41,7 @@ export interface Step {
   readonly resource: Resource | undefined
 }
 
+const VERSION_BYTES = 8
 const MAX_REMEMBERED_REMOVALS = 100_000
 /** Stale entries that are kept rather than swept out all the time. */
 const SLACK = 1024
@@ -49,6 +50,8 @@ export class ResourceSet {
   readonly typeUrl: string
   readonly #live = new Map<string, Resource>()
   readonly #byKey = new MultiMap<string, Resource>()
+  /** Their names: each is said by every member. */
+  readonly #groups = new Interner<string>()
   readonly #removed = new Map<string, number>()
   readonly #followers = new Set<Follower>()
   /** In the order of revisions; a name's earlier entries are stale. */
@@ -77,18 +80,24 @@ export class ResourceSet {
   }
 
   /** Puts a resource in; reports whether that changed anything. */
-  put(name: string, content: ResourceContent): boolean {
-    const { bytes, aliases = [], groups = [] } = content
+  put(name: string, { bytes, aliases = [], groups = [] }: ResourceContent): boolean {
     const before = this.#live.get(name)
-    const version = createHash('sha256').update(bytes).digest('hex').slice(0, 16)
-    if (before?.version === version) return false
+    const content = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1')
+    if (before?.content === content) return false
     if (before) this.#unindex(before)
-    const any = create(AnySchema, { typeUrl: this.typeUrl, value: bytes })
-    const resource: Resource = { name, version, revision: ++this.#revision, aliases, groups, any }
-    this.#live.set(name, resource)
+    const version = hash('sha256', bytes, 'buffer').toString('hex', 0, VERSION_BYTES)
+    const resource: Resource = {
+      name: before?.name ?? name,
+      version,
+      revision: ++this.#revision,
+      aliases,
+      groups: groups.map(group => this.#groups.get(group, () => group)),
+      content,
+    }
+    this.#live.set(resource.name, resource)
     this.#removed.delete(name)
-    for (const key of [...aliases, ...groups]) this.#byKey.add(key, resource)
-    this.#remember(name)
+    for (const key of [...aliases, ...resource.groups]) this.#byKey.add(key, resource)
+    this.#remember(resource.name)
     return true
   }
 

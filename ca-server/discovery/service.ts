@@ -14,6 +14,7 @@ import { callerOf, nodeOf, type Calls } from '../calls.ts'
 import type { Metrics } from '../metrics.ts'
 import { DeltaStream, type DeltaStreamOptions } from './delta-stream.ts'
 import type { Publisher } from './publisher.ts'
+import { spelledOut } from './wire.ts'
 import { nodeGroup } from './workloads.ts'
 
 export interface DiscoveryOptions {
@@ -65,6 +66,7 @@ async function* serve(
   const { publisher, calls } = options
   const log = options.log.child({ node })
   const stream = new DeltaStream(streamOptions(options, node, log))
+  const isText = context.requestHeader.get('content-type')?.includes('json') ?? false
   const stopListening = publisher.onPublish(() => stream.wake())
   onceAborted(context.signal, () => {
     stopListening()
@@ -86,7 +88,7 @@ async function* serve(
     while (!context.signal.aborted) {
       const news = stream.waitForNews() // asked for before looking, so that nothing falls in between
       const response = publisher.isReady ? stream.take() : undefined
-      if (response) yield response
+      if (response) yield isText ? spelledOut(response) : response
       else if (failure !== undefined) throw failureOf(failure)
       else if (stream.hasExpired) throw new ConnectError('fell too far behind, start over', Code.Aborted)
       else if (ended && publisher.isReady) return

@@ -1,23 +1,36 @@
-/** A map from a key to the set of values under it; a key without values takes no memory. */
+/**
+ * A map from a key to the values under it, each once. A key without values takes no memory, and one with a single value
+ * no set of its own: that is what most keys have, and a set takes 250 bytes. Values are no sets.
+ */
+const NONE: readonly never[] = []
 
-const NONE: ReadonlySet<never> = new Set<never>()
+export class MultiMap<K, V extends string | number | object> {
+  readonly #values = new Map<K, V | Set<V>>()
 
-export class MultiMap<K, V> {
-  readonly #sets = new Map<K, Set<V>>()
+  /** The values, in the order in which they came. Not to be kept: it may follow what happens next, or not. */
+  get(key: K): Iterable<V> {
+    const found = this.#values.get(key)
+    if (found === undefined) return NONE
+    return found instanceof Set ? found : [found]
+  }
 
-  get(key: K): ReadonlySet<V> {
-    return this.#sets.get(key) ?? NONE
+  has(key: K): boolean {
+    return this.#values.has(key)
   }
 
   add(key: K, value: V): void {
-    const set = this.#sets.get(key)
-    if (set) set.add(value)
-    else this.#sets.set(key, new Set([value]))
+    const found = this.#values.get(key)
+    if (found === undefined) this.#values.set(key, value)
+    else if (found instanceof Set) found.add(value)
+    else if (found !== value) this.#values.set(key, new Set([found, value]))
   }
 
   delete(key: K, value: V): void {
-    const set = this.#sets.get(key)
-    if (set?.delete(value) && set.size === 0) this.#sets.delete(key)
+    const found = this.#values.get(key)
+    if (found instanceof Set) {
+      found.delete(value)
+      if (found.size === 1) this.#values.set(key, found.values().next().value!)
+    } else if (found === value) this.#values.delete(key)
   }
 
   /** `add` when `present`, else `delete`. */

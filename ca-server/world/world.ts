@@ -14,7 +14,7 @@ import type {
   KubeService,
   ObjectMeta,
 } from '../../lib/kube/objects.ts'
-import { MultiMap } from './multi-map.ts'
+import { WorldIndex } from './world-index.ts'
 
 /** One object that came (`before` absent), changed, or went (`after` absent). */
 export interface WorldChange<T extends KubeObject = KubeObject> {
@@ -39,13 +39,7 @@ export interface WorldOptions {
 export class World {
   readonly strictByDefault: boolean
   readonly #objects = new Map<KubeKind, Map<string, KubeObject>>()
-  readonly #podsByUid = new Map<string, KubePod>()
-  readonly #podsByNode = new MultiMap<string, KubePod>()
-  readonly #podsByNamespace = new MultiMap<string, KubePod>()
-  readonly #podsByIp = new MultiMap<string, KubePod>()
-  readonly #slicesByService = new MultiMap<string, KubeEndpointSlice>()
-  readonly #slicesByPod = new MultiMap<string, KubeEndpointSlice>()
-  readonly #slicesByIp = new MultiMap<string, KubeEndpointSlice>()
+  readonly #index = new WorldIndex()
   readonly #listeners = new Set<WorldListener>()
   #isSynced = false
 
@@ -132,35 +126,36 @@ export class World {
   }
 
   podByUid(uid: string): KubePod | undefined {
-    return this.#podsByUid.get(uid)
+    const key = this.#index.podsByUid.get(uid)
+    return key === undefined ? undefined : this.pod(key)
   }
 
   podsOnNode(node: string): Iterable<KubePod> {
-    return this.#podsByNode.get(node)
+    return this.#all<KubePod>('Pod', this.#index.podsByNode.get(node))
   }
 
   podsInNamespace(namespace: string): Iterable<KubePod> {
-    return this.#podsByNamespace.get(namespace)
+    return this.#all<KubePod>('Pod', this.#index.podsByNamespace.get(namespace))
   }
 
   /** Pods with that address; more than one when an address was reused, or when they share their node's. */
   podsByIp(ip: string): Iterable<KubePod> {
-    return this.#podsByIp.get(ip)
+    return this.#all<KubePod>('Pod', this.#index.podsByIp.get(ip))
   }
 
   /** `key` is the service's. */
   slicesOfService(key: string): Iterable<KubeEndpointSlice> {
-    return this.#slicesByService.get(key)
+    return this.#all<KubeEndpointSlice>('EndpointSlice', this.#index.slicesByService.get(key))
   }
 
   /** `key` is the pod's. */
   slicesOfPod(key: string): Iterable<KubeEndpointSlice> {
-    return this.#slicesByPod.get(key)
+    return this.#all<KubeEndpointSlice>('EndpointSlice', this.#index.slicesByPod.get(key))
   }
 
   /** Slices with an endpoint at the address that does not say which pod it is. */
   slicesAt(ip: string): Iterable<KubeEndpointSlice> {
-    return this.#slicesByIp.get(ip)
+    return this.#all<KubeEndpointSlice>('EndpointSlice', this.#index.slicesByIp.get(ip))
   }
 
   /** How many objects of each kind are held. */
@@ -198,16 +193,15 @@ export class World {
       const before = this.#map(kind).get(key)
       if (!before) continue
       this.#map(kind).delete(key)
-      this.#index(before, false)
+      this.#index.move(key, before, undefined)
       changes.push({ kind, key, before, after: undefined })
     }
     for (const after of upserted) {
       const key = objectKey(after.metadata)
       const before = this.#map(after.kind).get(key)
       if (before && isDeepStrictEqual(before, after)) continue
-      if (before) this.#index(before, false)
       this.#map(after.kind).set(key, after)
-      this.#index(after, true)
+      this.#index.move(key, before, after)
       changes.push({ kind: after.kind, key, before, after })
     }
     if (changes.length === 0 && !always) return
@@ -220,27 +214,8 @@ export class World {
     return map
   }
 
-  #index(object: KubeObject, add: boolean): void {
-    if (object.kind === 'Pod') this.#indexPod(object, add)
-    else if (object.kind === 'EndpointSlice') this.#indexSlice(object, add)
-  }
-
-  #indexPod(pod: KubePod, add: boolean): void {
-    const { uid, namespace } = pod.metadata
-    if (add && uid !== '') this.#podsByUid.set(uid, pod)
-    else if (this.#podsByUid.get(uid) === pod) this.#podsByUid.delete(uid)
-    this.#podsByNode.put(pod.spec.nodeName ?? '', pod, add)
-    this.#podsByNamespace.put(namespace ?? '', pod, add)
-    for (const ip of pod.status.podIPs) this.#podsByIp.put(ip, pod, add)
-  }
-
-  #indexSlice(slice: KubeEndpointSlice, add: boolean): void {
-    const namespace = slice.metadata.namespace ?? ''
-    this.#slicesByService.put(`${namespace}/${slice.serviceName}`, slice, add)
-    for (const { targetRef, addresses } of slice.endpoints) {
-      if (targetRef?.kind === 'Pod')
-        this.#slicesByPod.put(`${targetRef.namespace ?? namespace}/${targetRef.name}`, slice, add)
-      else for (const ip of addresses) this.#slicesByIp.put(ip, slice, add)
-    }
+  *#all<T extends KubeObject>(kind: T['kind'], keys: Iterable<string>): Generator<T> {
+    const map = this.#map(kind)
+    for (const key of keys) yield map.get(key) as T
   }
 }

@@ -11,22 +11,40 @@ type Loose<T> = { [K in keyof T]: T[K] | undefined }
 
 /** The object without the fields that are undefined, so that absent stays absent. */
 export function strip<T extends object>(loose: Loose<T>): T {
-  return Object.fromEntries(Object.entries(loose).filter(([, value]) => value !== undefined)) as T
+  const found: Record<string, unknown> = {}
+  for (const key in loose) if (loose[key] !== undefined) found[key] = loose[key]
+  return found as T
 }
+
+/** Where a mapping is, in the one around it: only put into words for who has a problem. */
+interface Place {
+  readonly around: Fields
+  readonly key: string
+  /** In the list that stands under the key. */
+  readonly index?: number
+}
+
+const NOTHING: Readonly<Record<string, unknown>> = {}
 
 /** One mapping of the document. An absent one reads like an empty one. */
 export class Fields {
-  readonly path: string
   readonly problems: string[]
+  readonly #place: string | Place
   readonly #values: Readonly<Record<string, unknown>>
 
-  constructor(value: unknown, path: string, problems: string[]) {
-    this.path = path
+  constructor(value: unknown, place: string | Place, problems: string[]) {
+    this.#place = place
     this.problems = problems
     const isMapping = typeof value === 'object' && value !== null && !Array.isArray(value)
     if (!isMapping && value !== undefined && value !== null)
-      problems.push(`${path || 'the document'} is ${nameOf(value)}, not a mapping`)
-    this.#values = isMapping ? (value as Record<string, unknown>) : {}
+      problems.push(`${this.path || 'the document'} is ${nameOf(value)}, not a mapping`)
+    this.#values = isMapping ? (value as Record<string, unknown>) : NOTHING
+  }
+
+  get path(): string {
+    if (typeof this.#place === 'string') return this.#place
+    const { around, key, index } = this.#place
+    return index === undefined ? around.pathOf(key) : `${around.pathOf(key)}[${index}]`
   }
 
   /** Reports whether the field is there and not null: Kubernetes takes null for absent. */
@@ -48,7 +66,7 @@ export class Fields {
   }
 
   child(key: string): Fields {
-    return new Fields(this.get(key), this.pathOf(key), this.problems)
+    return new Fields(this.get(key), { around: this, key }, this.problems)
   }
 
   /** The elements of a list, whatever they are; an absent list is empty. */
@@ -62,10 +80,9 @@ export class Fields {
 
   /** The elements of a list of mappings. */
   items(key: string): Fields[] {
-    return this.list(key).map((item, at) => {
-      const path = `${this.pathOf(key)}[${at}]`
-      if (item === null) this.problems.push(`${path} is empty`)
-      return new Fields(item, path, this.problems)
+    return this.list(key).map((item, index) => {
+      if (item === null) this.problems.push(`${this.pathOf(key)}[${index}] is empty`)
+      return new Fields(item, { around: this, key, index }, this.problems)
     })
   }
 
