@@ -9,6 +9,7 @@ import { mkdir, readFile } from 'node:fs/promises'
 import { errorText } from '../lib/errors.ts'
 import type { Shutdown } from '../lib/lifecycle.ts'
 import type { Logger } from '../lib/log.ts'
+import { keepMemorySmall } from '../lib/memory.ts'
 import { VERSION } from '../lib/version.ts'
 import { CaClient } from './identity/ca-client.ts'
 import { Channel } from './identity/channel.ts'
@@ -17,7 +18,6 @@ import { ReportClient } from './identity/report-client.ts'
 import { Discovery } from './mesh/discovery.ts'
 import { Mesh } from './mesh/mesh.ts'
 import { Router } from './mesh/router.ts'
-import { keepMemorySmall } from './memory.ts'
 import { AccessLog } from './observe/access-log.ts'
 import { AdminServer } from './observe/admin.ts'
 import { MetricsServer } from './observe/metrics-server.ts'
@@ -32,6 +32,7 @@ import { StaticPodSource } from './pods/static.ts'
 import { UncapturedCounters } from './pods/uncaptured.ts'
 import { ownAddresses } from './pods/verify.ts'
 import type { AgentStart } from './start.ts'
+import { releasePages } from './sys/pages.ts'
 import type { ConnectionRecord } from './worker/messages.ts'
 
 /** That of the node's first process, for whoever sees it (hostPID). */
@@ -257,7 +258,9 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
     'memory',
     readiness
       .ready(stop.signal)
-      .then(() => keepMemorySmall({ log: log.child({ component: 'memory' }) }, stop.signal)),
+      .then(() =>
+        keepMemorySmall({ log: log.child({ component: 'memory' }), release: releasePages }, stop.signal),
+      ),
   )
   own(
     'announcement',

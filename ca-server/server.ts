@@ -6,6 +6,7 @@ import { Code, ConnectError, createConnectRouter, type ConnectRouter } from '@co
 import { createRegistry } from '@bufbuild/protobuf'
 import { errorText } from '../lib/errors.ts'
 import type { Logger } from '../lib/log.ts'
+import { keepMemorySmall } from '../lib/memory.ts'
 import { NamespaceSchema, NodeSchema, TrustBundleSchema } from '../lib/proto/gen/culvert/v1/mesh_pb.js'
 import { ReportService } from '../lib/proto/gen/culvert/v1/report_pb.js'
 import { AggregatedDiscoveryService } from '../lib/proto/gen/envoy/discovery_pb.js'
@@ -79,6 +80,7 @@ export async function startServer(config: CaConfig, log: Logger, signal?: AbortS
     pending = () => pendingOf(parts)
     const { port, serving } = await openService(config, parts, metrics, log, stopping.signal, ending)
     observeParts(metrics, parts, serving)
+    ending.running.push(keepMemory(log.child({ component: 'memory' }), stopping.signal))
     const ports = { port, metricsPort: status.port }
     if (config.portFile !== undefined) await replaceFile(config.portFile, `${JSON.stringify(ports)}\n`, 0o644)
     log.info({ port, metrics_port: status.port, trust_domain: config.trustDomain }, 'ca-server ready')
@@ -88,6 +90,14 @@ export async function startServer(config: CaConfig, log: Logger, signal?: AbortS
     throw err
   } finally {
     signal?.removeEventListener('abort', giveUp)
+  }
+}
+
+async function keepMemory(log: Logger, signal: AbortSignal): Promise<void> {
+  try {
+    await keepMemorySmall({ log }, signal)
+  } catch (err) {
+    log.error({ err: errorText(err) }, 'memory is no longer given back')
   }
 }
 

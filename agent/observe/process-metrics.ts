@@ -2,7 +2,7 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import { performance } from 'node:perf_hooks'
 import { Counter, Gauge, type Registry } from 'prom-client'
-import { ownMemory } from '../sys/pages.ts'
+import { ownMemory } from '../../lib/memory.ts'
 
 /** Adds the usual `process_*` metrics and how busy the main thread is. */
 export function registerProcessMetrics(registry: Registry, startedAtMs: number): void {

@@ -1,8 +1,8 @@
 /**
- * Pages of memory: how many there are of the process's own, and giving back those that it can do without. Freed C
- * memory goes back to the kernel. Pages of the program's file that were looked at during the start (half of Node's
- * program is: snapshots, ICU, parsers) are unmapped: they stay in the page cache, shared with every other Node of the
- * machine, and those that are needed again come back within a microsecond each.
+ * Giving back pages of memory that the process can do without. Freed C memory goes back to the kernel. Pages of the
+ * program's file that were looked at during the start (half of Node's program is: snapshots, ICU, parsers) are unmapped:
+ * they stay in the page cache, shared with every other Node of the machine, and those that are needed again come back
+ * within a microsecond each.
  */
 import { readFileSync } from 'node:fs'
 import { libc } from './libc.ts'
@@ -14,12 +14,6 @@ export interface PageRange {
   readonly start: number
   /** Bytes. */
   readonly length: number
-}
-
-/** Bytes of resident memory that are the process's own, not a file's: `RssAnon` of proc_pid_status(5). */
-export function ownMemory(): number {
-  const kib = /^RssAnon:\s+(\d+) kB/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]
-  return Number(kib ?? 0) * 1024
 }
 
 /** Gives freed C memory and the pages of the program's file back. The C memory only with glibc: musl gives it back by itself. */

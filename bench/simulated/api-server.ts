@@ -11,6 +11,7 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { nowNs } from '../clients/program.ts'
+import { OtherObjects } from './other-objects.ts'
 import { SimulatedCluster, type ResourceName } from './simulated-cluster.ts'
 
 const RESOURCES: Readonly<Record<string, ResourceName>> = {
@@ -25,6 +26,7 @@ const BOOKMARK_MS = 60_000
 const STRIDE = 7919
 
 const [directory = '', pods = ''] = process.argv.slice(2)
+const others = new OtherObjects()
 const watches = new Map<ResourceName, Set<ServerResponse>>()
 const cluster = new SimulatedCluster(Number(pods), (resource, type, _, text) => {
   for (const response of watches.get(resource) ?? []) response.write(`{"type":"${type}","object":${text}}\n`)
@@ -41,11 +43,23 @@ function answer(request: IncomingMessage, response: ServerResponse): void {
   const url = new URL(request.url ?? '/', 'https://server')
   const resource = RESOURCES[url.pathname]
   response.setHeader('content-type', 'application/json')
-  if (!resource || request.method !== 'GET') {
-    response.writeHead(404)
-    response.end(JSON.stringify({ kind: 'Status', code: 404, message: 'not found' }))
-  } else if (url.searchParams.has('watch')) watch(resource, response)
+  if (!resource) answerOther(request, url.pathname, response)
+  else if (url.searchParams.has('watch')) watch(resource, response)
   else list(resource, url.searchParams, response)
+}
+
+function answerOther(request: IncomingMessage, path: string, response: ServerResponse): void {
+  let text = ''
+  request.on('data', (chunk: Buffer) => (text += chunk.toString()))
+  request.on('end', () => {
+    const { status, body } = others.answer(
+      request.method ?? '',
+      path,
+      JSON.parse(text || '{}') as Record<string, unknown>,
+    )
+    response.writeHead(status)
+    response.end(JSON.stringify(body))
+  })
 }
 
 function list(resource: ResourceName, query: URLSearchParams, response: ServerResponse): void {

@@ -1,6 +1,6 @@
 import * as fc from 'fast-check'
 import t from 'tap'
-import { collectGarbage } from '../../agent/sys/garbage.ts'
+import { collectGarbage } from '../../lib/garbage.ts'
 import { IntMap } from '../../lib/int-map.ts'
 
 type Step = readonly ['set' | 'delete' | 'clear', number]

@@ -127,7 +127,7 @@ await t.test('a session that ends in order closes its connection on both sides',
 })
 
 await t.test('connections that are over leave no memory behind', async t => {
-  const { collectGarbage } = await import('../../../agent/sys/garbage.ts')
+  const { collectGarbage } = await import('../../../lib/garbage.ts')
   const use = async (times: number) => {
     for (let at = 0; at < times; at++) {
       const [near, far] = await fdPair()

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { readFileSync } from 'node:fs'
-import { ownMemory, programPages, releasePages } from '../../../agent/sys/pages.ts'
+import { programPages, releasePages } from '../../../agent/sys/pages.ts'
 
 const mapping = (range: string, mode: string, path: string, anonymousKib = 0, dirtyKib = 0) =>
   `${range} ${mode} 00000000 fe:00 5317856                            ${path}
@@ -45,11 +45,3 @@ await t.test(
     )
   },
 )
-
-await t.test('memory of the process alone is told apart from that of files', async t => {
-  const before = ownMemory()
-  const block = Buffer.alloc(32 * 1024 * 1024, 1)
-  const grown = ownMemory() - before
-  t.ok(grown > 0.9 * block.length, `grew by ${grown} bytes`)
-  t.ok(ownMemory() < process.memoryUsage.rss())
-})

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { collectGarbage } from '../../../agent/sys/garbage.ts'
+import { collectGarbage } from '../../../lib/garbage.ts'
 import { openssl } from '../../../agent/sys/openssl.ts'
 import { opensslReason, TlsContext } from '../../../agent/sys/tls-context.ts'
 import { material, ours, root, securedPair, theirs } from '../../helpers/tls-ends.ts'

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
-import { collectGarbage } from '../../../agent/sys/garbage.ts'
+import { collectGarbage } from '../../lib/garbage.ts'
 
 // Keeps nothing of two million short strings; says so, then waits to be ended.
 const WASTEFUL = `

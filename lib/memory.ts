@@ -1,17 +1,19 @@
 /**
- * Keeps the agent's memory near what is in use. V8 keeps what its heaps once grew to until it hears that memory is
+ * Keeps a process's memory near what is in use. V8 keeps what its heaps once grew to until it hears that memory is
  * short, and nobody tells it: without this an idle agent would stay at what its start took, and one that has learnt of
- * a hundred thousand workloads at three times what it keeps of them.
+ * a hundred thousand workloads at three times what it keeps of them. So would the ca-server.
  *
  * Threads stand still while their heaps are collected, so it is done only when the process has next to nothing to do.
  */
+import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Logger } from '../lib/log.ts'
-import { collectGarbage } from './sys/garbage.ts'
-import { ownMemory, releasePages } from './sys/pages.ts'
+import { collectGarbage } from './garbage.ts'
+import type { Logger } from './log.ts'
 
 export interface MemoryOptions {
   readonly log: Logger
+  /** Gives back what else can be given back, each time that the heaps have been. */
+  readonly release?: () => void
   /** How often it looks. @default 1000 */
   readonly lookEveryMs?: number
   /** Idle is who has used less than this part of one processor since the last look. @default 0.05 */
@@ -25,7 +27,7 @@ const REST = 50
 
 /** Runs until the signal aborts. */
 export async function keepMemorySmall(options: MemoryOptions, signal: AbortSignal): Promise<void> {
-  const { log, lookEveryMs = 1000, idleBelow = 0.05, worthBytes = 16 * 1024 * 1024 } = options
+  const { log, release, lookEveryMs = 1000, idleBelow = 0.05, worthBytes = 16 * 1024 * 1024 } = options
   let keptBytes = 0
   let notBeforeMs = 0
   let before = process.cpuUsage()
@@ -37,7 +39,7 @@ export async function keepMemorySmall(options: MemoryOptions, signal: AbortSigna
     if (fromBytes - keptBytes < Math.max(worthBytes, keptBytes / 4)) continue
     const startedAtMs = performance.now()
     await collectGarbage()
-    releasePages()
+    release?.()
     keptBytes = ownMemory()
     before = process.cpuUsage()
     const tookMs = Math.round(performance.now() - startedAtMs)
@@ -54,4 +56,10 @@ async function pause(ms: number, signal: AbortSignal): Promise<boolean> {
   } catch {
     return false
   }
+}
+
+/** Bytes of resident memory that are the process's own, not a file's: `RssAnon` of proc_pid_status(5). */
+export function ownMemory(): number {
+  const kib = /^RssAnon:\s+(\d+) kB/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1]
+  return Number(kib ?? 0) * 1024
 }

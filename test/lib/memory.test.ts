@@ -2,7 +2,7 @@ import t from 'tap'
 import { once } from 'node:events'
 import { Writable } from 'node:stream'
 import { pino } from 'pino'
-import { keepMemorySmall, type MemoryOptions } from '../../agent/memory.ts'
+import { keepMemorySmall, ownMemory, type MemoryOptions } from '../../lib/memory.ts'
 
 interface Given {
   readonly msg: string
@@ -66,4 +66,12 @@ await t.test('it ends with its signal', async t => {
   stop.abort()
   await running
   t.same(lines, [])
+})
+
+await t.test('memory of the process alone is told apart from that of files', async t => {
+  const before = ownMemory()
+  const block = Buffer.alloc(32 * 1024 * 1024, 1)
+  const grown = ownMemory() - before
+  t.ok(grown > 0.9 * block.length, `grew by ${grown} bytes`)
+  t.ok(ownMemory() < process.memoryUsage.rss())
 })
