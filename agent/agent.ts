@@ -35,9 +35,6 @@ import type { AgentStart } from './start.ts'
 import { releasePages } from './sys/pages.ts'
 import type { ConnectionRecord } from './worker/messages.ts'
 
-/** That of the node's first process, for whoever sees it (hostPID). */
-const NODE_NETNS = '/proc/1/ns/net'
-
 /** Runs until told to stop; resolves with the exit code. Rejects when it cannot start. */
 export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<number> {
   const { startedAtMs, config, log, dataPlane, heaps } = start
@@ -60,7 +57,7 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
     config.kubeletNames.length === 0
       ? undefined
       : new Kubelet({
-          netns: NODE_NETNS,
+          netns: config.nodeNetns,
           names: config.kubeletNames,
           log: log.child({ component: 'kubelet' }),
         })

@@ -22,6 +22,8 @@ export interface AgentConfig {
   readonly podSource: { readonly kind: 'static'; readonly file: string }
   /** Names of processes that may be the kubelet; none: whoever calls a probe's port from the node is taken for it. */
   readonly kubeletNames: readonly string[]
+  /** Opens the node's network namespace. */
+  readonly nodeNetns: string
   /** Where holders of listening sockets are recorded. */
   readonly runDir: string
   readonly adminPort: number
@@ -57,6 +59,7 @@ export const SETTINGS_HELP: readonly (readonly [name: string, fallback: string, 
     KUBELET_NAMES.join(),
     "processes that may be the kubelet, whose probes pass under strict; 'any': whatever calls from the node",
   ],
+  ['NODE_NETNS', '/proc/1/ns/net', "opens the node's network namespace: that of its first process (hostPID)"],
   ['RUN_DIR', '/run/culvert', 'state that outlives a restart; no secrets'],
   ['ADMIN_PORT', '15000', 'admin interface, loopback only; 0 turns it off'],
   ['ADMIN_SOCKET', '', 'the same on a Unix socket'],
@@ -90,6 +93,7 @@ export function configFrom(env: Readonly<Record<string, string | undefined>>): A
     tokenFile: settings.string('AUTH_TOKEN_FILE', '/var/run/secrets/tokens/culvert-token'),
     podSource: podSource(settings),
     kubeletNames: kubeletNames(settings),
+    nodeNetns: settings.string('NODE_NETNS', '/proc/1/ns/net'),
     runDir: settings.string('RUN_DIR', '/run/culvert'),
     adminPort: settings.port('ADMIN_PORT', PORT.admin),
     adminSocket: settings.optional('ADMIN_SOCKET'),

@@ -27,9 +27,12 @@ export interface AdmissionContext {
 
 /**
  * Reports whether it is the kubelet that called: the source is its end of the connection, the destination the pod's.
- * Undefined when that cannot be told here.
+ * `'closed'` when somebody of this node did who has closed the connection since; undefined when it cannot be told here.
  */
-export type KubeletProof = (source: SocketAddress, destination: SocketAddress) => boolean | undefined
+export type KubeletProof = (
+  source: SocketAddress,
+  destination: SocketAddress,
+) => boolean | 'closed' | undefined
 
 export interface AdmissionAnswer {
   readonly decision: AdmitDecision
@@ -110,7 +113,10 @@ function asProbe(
   if (!isNodes && !to.enrolment.strictInbound) return undefined
   if (sourcePort === undefined) return { ...probe, isForEach: true }
   const isIt = isKubelet({ ip: sourceIp, port: sourcePort }, { ip, port }) ?? isNodes
-  return isIt ? probe : undefined
+  if (isIt !== 'closed') return isIt ? probe : undefined
+  // A TCP probe is over when it has begun. Who else it may have been matters only if there is something to let in.
+  const { decision } = decideAdmission({ ...context, isKubelet: () => false }, to, question)
+  return { ...probe, otherwise: decision }
 }
 
 function plainReason(

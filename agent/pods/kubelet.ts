@@ -7,9 +7,9 @@
  * and who calls from the node's addresses is taken for the kubelet; that is logged once.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
-import type { SocketAddress } from '../../lib/address.ts'
 import { errorText } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
+import type { KubeletProof } from '../mesh/admission.ts'
 import { inNetns, openNetns } from '../sys/netns.ts'
 import { connectionInode } from '../sys/socket-diag.ts'
 
@@ -36,14 +36,18 @@ export class Kubelet {
     this.#options = { proc: '/proc', ...options }
   }
 
-  /** Reports whether the kubelet has the `source` end of the connection open; undefined when it cannot be told. Never throws. */
-  readonly called = (source: SocketAddress, destination: SocketAddress): boolean | undefined => {
+  /**
+   * Reports whether the kubelet has the `source` end of the connection open; `'closed'` when a process of the node had it
+   * and has closed it, undefined when it cannot be told. Never throws.
+   */
+  readonly called: KubeletProof = (source, destination) => {
     try {
       const pids = this.#find()
       if (pids.length === 0) return this.#cannotTell('no process of that name is in sight')
       this.#netnsFd ??= openNetns(this.#options.netns)
       const inode = inNetns(this.#netnsFd, () => connectionInode(source, destination))
       if (inode === undefined) return false
+      if (inode === 0n) return 'closed'
       const link = `socket:[${inode}]`
       return pids.some(pid => this.#links(pid).includes(link))
     } catch (err) {

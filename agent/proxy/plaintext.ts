@@ -6,7 +6,8 @@ import type { SocketAddress } from '../../lib/address.ts'
 import type { Cancellation } from '../../lib/cancel.ts'
 import { errorCode, errorText } from '../../lib/errors.ts'
 import type { TcpSocket } from '../io/tcp.ts'
-import { resetOnClose } from './app-socket.ts'
+import { isAtEnd } from '../sys/sockopt.ts'
+import { endInOrder, resetOnClose } from './app-socket.ts'
 import { acceptCaptured, type CapturedKind } from './captured.ts'
 import { Carried, cutWith } from './carried.ts'
 import type { Connection } from './connection.ts'
@@ -46,6 +47,14 @@ async function carry(
   let decision = await context.admit(question)
   if (decision.kind === 'admit' && decision.isForEach)
     decision = await context.admit({ ...question, sourcePort })
+  if (decision.kind === 'admit' && decision.otherwise) {
+    if (isAtEnd(client.fd)) {
+      endInOrder(client, () => client.destroy())
+      connection.close({ reason: decision.reason })
+      return
+    }
+    decision = decision.otherwise
+  }
   connection.source = { ...connection.source, ...decision.peer }
   if (decision.kind === 'refuse') {
     client.reset()

@@ -66,8 +66,8 @@ export function listeningHere(): Map<number, Set<bigint>> | undefined {
 }
 
 /**
- * The inode of the socket at the `from` end of a connection; undefined when there is no such socket here, or nobody has it
- * open any more. Throws `SYSCALL`. Call inside `inNetns`.
+ * The inode of the socket at the `from` end of a connection; 0 when nobody has it open any more, undefined when there is no
+ * such socket here. Throws `SYSCALL`. Call inside `inNetns`.
  */
 export function connectionInode(from: SocketAddress, to: SocketAddress): bigint | undefined {
   const [source, destination] = [bytesFromIp(from.ip), bytesFromIp(to.ip)]
@@ -85,8 +85,7 @@ export function connectionInode(from: SocketAddress, to: SocketAddress): bigint 
       // Without a connection the kernel gives who listens at its local end.
       if (type !== SOCK_DIAG_BY_FAMILY || body.length < MESSAGE_BYTES || body[MESSAGE_STATE] === TCP_LISTEN)
         continue
-      const inode = new DataView(body.buffer, body.byteOffset).getUint32(MESSAGE_INODE, true)
-      return inode === 0 ? undefined : BigInt(inode)
+      return BigInt(new DataView(body.buffer, body.byteOffset).getUint32(MESSAGE_INODE, true))
     }
   } catch (err) {
     if (isNotOffered(err)) return undefined // ENOENT also says that there is no such connection

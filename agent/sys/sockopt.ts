@@ -27,6 +27,8 @@ const TCP_KEEPIDLE = 4
 const TCP_KEEPINTVL = 5
 const TCP_KEEPCNT = 6
 const SIOCGSKNS = 0x894c
+const MSG_PEEK = 0x2
+const MSG_DONTWAIT = 0x40
 
 export interface Keepalive {
   /** Silence before the first probe. */
@@ -116,6 +118,11 @@ export function socketError(fd: number): number {
   lengthView.setUint32(0, 4, true)
   if (libc.getsockopt(fd, SOL_SOCKET, SO_ERROR, address, length) < 0) return lastErrno()
   return address[0]! | (address[1]! << 8)
+}
+
+/** Reports whether the other end has ended, and nothing that it sent is left to be read. */
+export function isAtEnd(fd: number): boolean {
+  return libc.recv(fd, option, 1, MSG_PEEK | MSG_DONTWAIT) === 0
 }
 
 /** The inode that `/proc/PID/fd` and `/proc/net/tcp` call this socket by. */

@@ -90,6 +90,8 @@ export type AdmitDecision =
       readonly peer: PeerInfo
       /** Says nothing yet of any connection: each is to be asked about with its source port. */
       readonly isForEach?: true
+      /** The caller has gone already. If nothing came of it, nothing is to be carried; if something did, this holds. */
+      readonly otherwise?: AdmitDecision
     }
   | {
       readonly kind: 'refuse'

@@ -28,6 +28,8 @@ export interface StartOptions {
   readonly trustDomain?: string
   /** What an agent is given to end in, seconds. @default 10 */
   readonly graceSeconds?: number
+  /** Name of the process whose calls from a node are a kubelet's. @default whatever calls from the node */
+  readonly kubelet?: string
   /**
    * The lab ends with this process, however that ends. When false it stays until someone takes it down.
    * @default true
@@ -89,12 +91,13 @@ function spawnSupervisor(
   options: StartOptions & { name: string; isTied: boolean; isRootless: boolean },
   dir: string,
 ): ChildProcess {
-  const { name, file = DEFAULT_LAB_FILE, certTtl, logLevel, trustDomain, graceSeconds } = options
+  const { name, file = DEFAULT_LAB_FILE, certTtl, logLevel, trustDomain, graceSeconds, kubelet } = options
   const optional = {
     'cert-ttl': certTtl,
     'log-level': logLevel,
     'trust-domain': trustDomain,
     grace: graceSeconds,
+    kubelet,
   }
   const supervisor = [
     ...programArgv('lab/supervisor/main.ts'),

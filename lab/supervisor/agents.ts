@@ -168,7 +168,8 @@ export class NodeAgent {
         CA_ROOT_CA: paths.root,
         AUTH_TOKEN_FILE: this.#files.token,
         POD_SOURCE: `static:${this.#files.pods}`,
-        KUBELET_PROCESSES: 'any', // there is none in a lab
+        KUBELET_PROCESSES: settings.kubelet ?? 'any', // there is none in a lab
+        NODE_NETNS: '/proc/self/ns/net',
         RUN_DIR: this.#files.agent,
         ADMIN_SOCKET: adminSocket,
         LOG_LEVEL: settings.logLevel,

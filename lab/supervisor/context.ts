@@ -15,6 +15,8 @@ export interface LabSettings {
   readonly logLevel: string
   /** What agents are given to end in, seconds. */
   readonly graceSeconds: number
+  /** Name of the process that stands in for the kubelets; without it whatever calls from a node is taken for one. */
+  readonly kubelet?: string | undefined
   /** More settings for the agents, or others: name and value in their environment. */
   readonly agentEnv?: Readonly<Record<string, string>>
 }

@@ -2,6 +2,9 @@
  * What comes to a pod by way of a node: the kubelet's probes, node ports, host ports. The lab has neither a kube-proxy
  * nor a portmap plugin, so the packet rules that those would write are written here.
  */
+import { spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { podNamed, until, type AccessLine } from '../../lab/demo/facts.ts'
 import type { Ran } from '../../lab/run.ts'
@@ -18,8 +21,12 @@ const LOCAL_PORT = 30_081
 const PROBED = 8080
 const LIMIT_MS = 20_000
 
-const lab = await labFor(t)
+/** A name that no process of this machine has. */
+const KUBELET = `kubelet-${process.pid}`.slice(0, 15)
+
+const lab = await labFor(t, { kubelet: KUBELET })
 const server = await podNamed(lab, 'server')
+const kubelet = await startKubelet()
 await leadTo(CLUSTER_PORT, '0x4000')
 await leadTo(LOCAL_PORT, '0x0')
 await onServersNode(
@@ -27,11 +34,25 @@ await onServersNode(
   ['-m', 'mark', '--mark', '0x4000/0x4000', '-j', 'MASQUERADE', '--random-fully'],
 )
 
-await t.test('a TCP probe of a port that nobody listens on fails, in every mode', async t => {
+await t.test('probes succeed and fail in every mode as they do without a mesh', async t => {
   for (const mtls of ['permissive', 'strict'] as const) {
     await setMode(mtls)
-    t.equal(await tcpProbe(PROBED), 'connected')
-    t.equal(await tcpProbe(9999), 'ECONNREFUSED', mtls)
+    const before = inbound().length
+    t.equal(await kubelet(`http http://${server.ip}:${PROBED}/`), '200', mtls)
+    t.equal(await kubelet(`tcp ${server.ip} ${PROBED}`), 'connected', mtls)
+    t.equal(await kubelet(`tcp ${server.ip} 9999`), 'ECONNREFUSED', `${mtls}: a port that nobody listens on`)
+    const lines = await until('their lines', LIMIT_MS, () => {
+      const since = inbound().slice(before)
+      return since.length >= 2 ? since : undefined
+    })
+    t.strictSame(
+      lines.map(({ reason, error }) => [reason, error]),
+      [
+        ['kubelet-probe', undefined],
+        ['kubelet-probe', undefined],
+      ],
+      mtls,
+    )
   }
   await setMode('permissive')
 })
@@ -54,13 +75,20 @@ await t.test('strict lets neither in, though the port is one that the kubelet pr
   }
 })
 
-await t.test('strict lets in the probes of root on the node, and of nobody else there', async t => {
-  const url = `http://${server.ip}:${PROBED}/`
-  t.equal((await onServersNode(['curl', '-sS', '-m', '5', '-o', '/dev/null', url])).code, 0)
-  const before = refusals().length
-  const nobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups']
-  t.ok(wasReset(await onServersNode(nobody, ['curl', '-sS', '-m', '5', '-o', '/dev/null', url])))
-  await until('the refusal', LIMIT_MS, () => refusals()[before])
+await t.test('strict lets nobody else of the node in, on the port of a probe', async t => {
+  for (const argv of [
+    ['curl', '-sS', '-m', '5', '-o', '/dev/null', `http://${server.ip}:${PROBED}/`],
+    // One that is gone before anybody can ask whose it was.
+    [
+      process.execPath,
+      '-e',
+      `require('net').connect(${PROBED}, '${server.ip}').end('GET / HTTP/1.0\\r\\n\\r\\n').unref()`,
+    ],
+  ]) {
+    const before = refusals().length
+    await onServersNode(argv)
+    t.match(await until('the refusal', LIMIT_MS, () => refusals()[before]), { bytes_sent: 0, bytes_recv: 0 })
+  }
 })
 
 /** As kube-proxy leads a port of the node to the pod, marked for a masquerade or not. */
@@ -108,10 +136,23 @@ async function setMode(mtls: 'strict' | 'permissive'): Promise<void> {
   })
 }
 
-/** All that a kubelet does for a `tcpSocket` probe. */
-async function tcpProbe(port: number): Promise<string> {
-  const script = `require('node:net').connect(${port}, '${server.ip}')
-    .on('connect', () => { console.log('connected'); process.exit() })
-    .on('error', err => console.log(err.code))`
-  return (await onServersNode([process.execPath, '-e', script])).stdout.toString().trim()
+/** Gives a function that has a probe made and gives what became of it. */
+async function startKubelet(): Promise<(probe: string) => Promise<string>> {
+  const program = fileURLToPath(new URL('../helpers/stand-in-kubelet.ts', import.meta.url))
+  const [command = '', ...args] = lab.nodeArgv(server.node, [
+    process.execPath,
+    '--disable-warning=ExperimentalWarning',
+    program,
+    KUBELET,
+  ])
+  const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
+  child.stdin.on('error', () => undefined)
+  t.teardown(() => child.stdin.end())
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  const next = async () => String((await lines.next()).value)
+  await next()
+  return async probe => {
+    child.stdin.write(`${probe}\n`)
+    return next()
+  }
 }

@@ -204,6 +204,19 @@ await t.test(
   },
 )
 
+await t.test('a caller that has gone is let in if nothing came of it, whoever it was', async t => {
+  const isKubelet: KubeletProof = () => 'closed'
+  const probe = { sourceIp: '192.168.0.1', port: 8081, sourcePort: 40_000 }
+  t.match(await setUp(shop(), { strictInbound: true }, 20, { isKubelet }).ask(probe), {
+    reason: 'kubelet-probe',
+    otherwise: { kind: 'refuse', reason: 'strict' },
+  })
+  t.match(await setUp(shop(), {}, 20, { isKubelet }).ask(probe), {
+    reason: 'kubelet-probe',
+    otherwise: { kind: 'admit', reason: 'peer-host-network' },
+  })
+})
+
 await t.test('where it cannot be told, the node’s addresses must do', async t => {
   const { ask } = setUp(shop(), { strictInbound: true }, 20, { isKubelet: () => undefined })
   t.match(await ask({ sourceIp: '192.168.0.1', port: 8081, sourcePort: 40_000 }), { reason: 'kubelet-probe' })

@@ -47,6 +47,17 @@ for (const host of ['127.0.0.1', '::1'])
     t.strictSame(lines, [])
   })
 
+await t.test('what has been closed since is nobody’s any more', async t => {
+  await caller(t, 'kubelet-stays')
+  const gone = await caller(t, 'gone')
+  process.kill(gone.pid, 'SIGKILL')
+  const { log, lines } = quietLog()
+  const { called } = new Kubelet({ netns: OWN, names: ['kubelet-stays'], log })
+  while (called(gone.source, gone.destination) !== 'closed')
+    await new Promise(resolve => setImmediate(resolve))
+  t.strictSame(lines, [])
+})
+
 await t.test('without a kubelet in sight nothing is told, and that is said once', async t => {
   const other = await caller(t, 'other')
   const { log, lines } = quietLog()

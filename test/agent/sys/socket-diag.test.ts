@@ -32,6 +32,8 @@ await t.test(
       // A listener at the local end is no connection.
       t.equal(connectionInode(there, { ...here, port: here.port ^ 1 }), undefined, 'from another port')
       client.destroy()
+      await once(peer.resume(), 'end')
+      t.equal(connectionInode(here, there), 0n, 'closed by whoever had it')
       peer.destroy()
     }
   },

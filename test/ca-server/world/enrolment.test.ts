@@ -33,7 +33,11 @@ await t.test('strict by default, an annotation of the pod or of its namespace st
   t.equal(strictOf(world, 'shop/says-nothing'), true)
   t.equal(strictOf(world, 'shop/says-permissive'), false)
   t.equal(strictOf(world, 'old/of-old'), false)
-  t.equal(namespaceMessage(world, world.namespace('shop')!).enrolment?.strictInbound, true, 'as agents hear it')
+  t.equal(
+    namespaceMessage(world, world.namespace('shop')!).enrolment?.strictInbound,
+    true,
+    'as agents hear it',
+  )
   t.equal(namespaceMessage(world, world.namespace('old')!).enrolment?.strictInbound, false)
 })
 

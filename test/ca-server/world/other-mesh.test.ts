@@ -52,7 +52,11 @@ await t.test(
     const pod = kubePod('server')
     const world = worldOf(pod, ENROLLED, labels)
     t.match(enrolmentOf(world, pod), { mesh: false, problems: [/ambient mesh: left alone/] })
-    t.match(namespaceWishes(world, world.namespace('shop')!), { mesh: false }, 'what agents hear before the pod')
+    t.match(
+      namespaceWishes(world, world.namespace('shop')!),
+      { mesh: false },
+      'what agents hear before the pod',
+    )
     const opted = kubePod('opted', { meta: { labels: { 'istio.io/dataplane-mode': 'none' } } })
     t.match(enrolmentOf(world, opted), { mesh: true, problems: [] })
   },
