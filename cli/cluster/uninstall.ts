@@ -88,6 +88,9 @@ async function uninstall(options: UninstallOptions): Promise<void> {
   })
 }
 
+/** Agents hear of it within a second, and take a fraction of one for each pod. */
+const MOST_UNENROLMENT_MS = 60_000
+
 type Left = () => { readonly timeoutMs: number; readonly signal: AbortSignal }
 
 async function takeAway(
@@ -107,8 +110,9 @@ async function takeAway(
 
   steps.begin(`taking ${wantedIn(survey).length} pods out of the mesh`)
   for (const object of annotated) await api.patch(pathOf(object), annotations({ [ANNOTATION.mesh]: null }))
-  // Without a ca-server nobody tells the agents; the nodes are cleaned all the same.
-  if ((await caServerPending(api)) === undefined) await pollUntil('un-enrolment', () => stillIn(api), left())
+  const stayed = await waitUntilOut(api, left())
+  steps.done()
+  if (stayed !== undefined) note(`culvert: ${stayed}; their connections there end with the agents`)
 
   steps.begin(
     isNow
@@ -187,6 +191,25 @@ async function stillIn(api: KubeApi): Promise<string | undefined> {
     value.filter(({ state }) => state !== 'not-enrolled' && state !== 'unknown'),
   )
   return enrolled.length === 0 ? undefined : `${enrolled.length} pods are still in the mesh`
+}
+
+/**
+ * What is still in the mesh when there is no use in waiting longer. Without a ca-server nobody tells the agents; nodes are
+ * cleaned all the same.
+ */
+async function waitUntilOut(
+  api: KubeApi,
+  { timeoutMs, signal }: ReturnType<Left>,
+): Promise<string | undefined> {
+  if ((await caServerPending(api)) !== undefined) return stillIn(api)
+  let last: string | undefined
+  const look = async () => (last = await stillIn(api))
+  try {
+    await pollUntil('un-enrolment', look, { timeoutMs: Math.min(timeoutMs, MOST_UNENROLMENT_MS), signal })
+  } catch (err) {
+    if (!(err instanceof CulvertError) || err.code !== 'TIMEOUT') throw err
+  }
+  return last
 }
 
 async function stopAgents(api: KubeApi, isNow: boolean, left: Left): Promise<void> {

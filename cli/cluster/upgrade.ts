@@ -21,6 +21,7 @@ export interface Cut {
   readonly node: string
   /** `namespace/workload`, or the address. */
   readonly owner: string
+  /** `namespace/name`, or its uid when it has gone. */
   readonly pod: string
   readonly peer: string
   readonly service: string
@@ -84,14 +85,26 @@ async function planFor(api: KubeApi, olderThan: string | undefined): Promise<Upg
     import('./rollout.ts'),
   ])
   const pods = await agentPods(api)
-  const [connections, set] = await Promise.all([
+  const [connections, all, set] = await Promise.all([
     askAgents<ConnectionRecord[]>(api, pods, '/connections'),
+    api.list('/api/v1/pods'),
     api.get<{ spec: { template: { spec: { terminationGracePeriodSeconds?: number } } } }>(AGENTS_PATH),
   ])
   const graceSeconds = set?.spec.template.spec.terminationGracePeriodSeconds ?? 30
   const drainMs = graceSeconds * 1000 - DRAIN_MARGIN_MS
   const olderThanMs = olderThan === undefined ? drainMs : parseDurationMs(olderThan)
-  return planOf(connections, { drainMs, olderThanMs, nowMs: Date.now() })
+  const names = new Map(
+    all.map(({ metadata }) => [metadata.uid ?? '', `${metadata.namespace}/${metadata.name}`]),
+  )
+  return planOf(connections, { drainMs, olderThanMs, nowMs: Date.now(), names })
+}
+
+interface PlanContext {
+  readonly drainMs: number
+  readonly olderThanMs: number
+  readonly nowMs: number
+  /** Of pods, by uid. */
+  readonly names: ReadonlyMap<string, string>
 }
 
 /**
@@ -100,7 +113,7 @@ async function planFor(api: KubeApi, olderThan: string | undefined): Promise<Upg
  */
 export function planOf(
   answers: readonly AgentAnswer<readonly ConnectionRecord[]>[],
-  { drainMs, olderThanMs, nowMs }: { drainMs: number; olderThanMs: number; nowMs: number },
+  { drainMs, olderThanMs, nowMs, names }: PlanContext,
 ): UpgradePlan {
   const all = answers.flatMap(({ node, value = [] }) => value.map(record => ({ node, record })))
   const told = new Set(all.flatMap(({ record }) => (record.direction === 'outbound' ? [pairOf(record)] : [])))
@@ -108,7 +121,7 @@ export function planOf(
   const cut = once
     .filter(({ record }) => nowMs - record.openedAtMs >= olderThanMs)
     .sort((a, b) => a.record.openedAtMs - b.record.openedAtMs)
-    .map(({ node, record }) => cutOf(node, record, nowMs))
+    .map(({ node, record }) => cutOf(node, record, nowMs, names))
   return {
     drainSeconds: Math.round(drainMs / 1000),
     connections: once.length,
@@ -124,7 +137,12 @@ function pairOf({ source, destination, reason }: ConnectionRecord): string {
     : `${source.ip}:${source.port} ${destination.ip}`
 }
 
-function cutOf(node: string, record: ConnectionRecord, nowMs: number): Cut {
+function cutOf(
+  node: string,
+  record: ConnectionRecord,
+  nowMs: number,
+  names: ReadonlyMap<string, string>,
+): Cut {
   const { source, destination, direction, service } = record
   const name = ({ namespace, workload, ip }: ConnectionRecord['source']) =>
     workload === undefined ? ip : namespace === undefined ? workload : `${namespace}/${workload}`
@@ -132,7 +150,7 @@ function cutOf(node: string, record: ConnectionRecord, nowMs: number): Cut {
   return {
     node,
     owner: name(own),
-    pod: record.podUid,
+    pod: names.get(record.podUid) ?? record.podUid,
     peer: `${name(other)}:${other.port}`,
     service: service === undefined ? '' : `${service.namespace}/${service.name}`,
     reason: record.reason,
@@ -147,15 +165,15 @@ function textOf({ drainSeconds, connections, cut }: UpgradePlan): string {
       ? `${connections} connections are open, none for as long as an agent drains (${drainSeconds} s): none would be cut`
       : `${cut.length} of ${connections} open connections would probably be cut at the end of the drain period (${drainSeconds} s):`
   if (cut.length === 0) return head
-  const rows = cut.map(({ node, owner, peer, reason, ageSeconds, bytes }) => [
+  const rows = cut.map(({ node, pod, peer, reason, ageSeconds, bytes }) => [
     node,
-    owner,
+    pod,
     peer,
     reason,
     ageText(ageSeconds),
     bytesText(bytes),
   ])
-  return `${head}\n\n${table([['NODE', 'OWNER', 'PEER', 'AS', 'AGE', 'BYTES'], ...rows], (cell, column) =>
+  return `${head}\n\n${table([['NODE', 'POD', 'PEER', 'AS', 'AGE', 'BYTES'], ...rows], (cell, column) =>
     column === 1 ? styled('bold', cell) : cell,
   )}`
 }

@@ -63,9 +63,12 @@ function get(stream: Duplex, port: number, path: string): Promise<{ status: numb
       headers: { host: `127.0.0.1:${port}`, connection: 'close' },
       createConnection: () => stream,
     })
-    asked.setTimeout(TIMEOUT_MS, () =>
-      asked.destroy(new CulvertError('TIMEOUT', `no answer in ${TIMEOUT_MS / 1000} s`)),
+    // The stream is no socket, and has no time limits of its own.
+    const timer = setTimeout(
+      () => asked.destroy(new CulvertError('TIMEOUT', `no answer in ${TIMEOUT_MS / 1000} s`)),
+      TIMEOUT_MS,
     )
+    asked.on('close', () => clearTimeout(timer))
     asked.on('error', reject)
     asked.on('response', response => {
       const chunks: Buffer[] = []

@@ -19,7 +19,12 @@ function record(more: Partial<ConnectionRecord>): ConnectionRecord {
   }
 }
 
-const options = { drainMs: 295_000, olderThanMs: 295_000, nowMs: NOW }
+const options = {
+  drainMs: 295_000,
+  olderThanMs: 295_000,
+  nowMs: NOW,
+  names: new Map([['uid', 'shop/client-1']]),
+}
 
 await t.test('a connection that both its agents know of is told once, by its owner', async t => {
   const plan = planOf(
@@ -36,7 +41,16 @@ await t.test('a connection that both its agents know of is told once, by its own
   t.match(plan, {
     drainSeconds: 295,
     connections: 1,
-    cut: [{ node: 'node-a', owner: 'shop/client', peer: 'shop/db:5432', ageSeconds: 600, bytes: 1500 }],
+    cut: [
+      {
+        node: 'node-a',
+        owner: 'shop/client',
+        pod: 'shop/client-1',
+        peer: 'shop/db:5432',
+        ageSeconds: 600,
+        bytes: 1500,
+      },
+    ],
     unasked: [],
   })
 })
