@@ -27,10 +27,10 @@ import { explainPod } from './pods/explain.ts'
 import { RedirectGuard } from './pods/guard.ts'
 import { Kubelet } from './pods/kubelet.ts'
 import { ListenerKeeper } from './pods/listeners.ts'
+import { NodeAddresses } from './pods/node-addresses.ts'
+import { podSourceFrom } from './pods/pod-source.ts'
 import { Pods } from './pods/pods.ts'
-import { StaticPodSource } from './pods/static.ts'
 import { UncapturedCounters } from './pods/uncaptured.ts'
-import { ownAddresses } from './pods/verify.ts'
 import type { AgentStart } from './start.ts'
 import { releasePages } from './sys/pages.ts'
 import type { ConnectionRecord } from './worker/messages.ts'
@@ -44,7 +44,9 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
   const readiness = new Readiness()
   const synced = readiness.block('discovery: the first full picture')
   const threadsReady = readiness.block('data-plane threads')
-  const podsKnown = readiness.block('pods of this node')
+  const podsKnown = readiness.block(
+    () => `pods of this node: ${source.status().waitsFor ?? 'the first of them'}`,
+  )
 
   const mesh = new Mesh({
     nodeName: config.nodeName,
@@ -53,6 +55,7 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
     network: config.network,
     culvertTypes: config.culvertTypes,
   })
+  const nodeAddresses = new NodeAddresses(config.nodeNetns, log.child({ component: 'node-addresses' }))
   const kubelet =
     config.kubeletNames.length === 0
       ? undefined
@@ -65,7 +68,7 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
     mesh,
     nodeName: config.nodeName,
     unknownHoldMs: config.unknownHoldMs,
-    ownAddresses,
+    ownAddresses: () => nodeAddresses.read(),
     ...(kubelet && { isKubelet: kubelet.called }),
     log: log.child({ component: 'router' }),
   })
@@ -82,7 +85,7 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
   const discovery = new Discovery({
     url: config.xdsAddress,
     node: {
-      ip: ownAddresses()[0] ?? '0.0.0.0',
+      ip: nodeAddresses.read()[0] ?? '0.0.0.0',
       podName: `culvert-agent-${config.nodeName}`,
       podNamespace: 'culvert-system',
       metadata: { NODE_NAME: config.nodeName, CLUSTER_ID: config.clusterId },
@@ -189,6 +192,11 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
     },
   )
   mesh.onEnrolmentChange(namespaces => pods.reconsider(namespaces))
+  const source = podSourceFrom(config.podSource, {
+    mesh,
+    log: log.child({ component: 'pod-source' }),
+    onHeld: (heldMs, safety) => metrics.podStartHeld(heldMs, safety),
+  })
   const uncaptured: UncapturedCounters = new UncapturedCounters({ pods: () => pods.lives(), metrics, log })
 
   const admin = new AdminServer({
@@ -200,6 +208,7 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
         config,
         version: VERSION,
         discovery: discovery.state(),
+        podSource: source.status(),
         router: router.counters,
         mesh: mesh.dump(),
       }),
@@ -237,10 +246,6 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
   own('first picture', mesh.whenSynced(stop.signal).then(synced))
   await dataPlane.ready
   threadsReady()
-  const source = new StaticPodSource({
-    file: config.podSource.file,
-    log: log.child({ component: 'pod-source' }),
-  })
   const sourceStop = new AbortController()
   own('pod source', source.run(pods, sourceStop.signal))
   // A full report makes the server forget what it does not name: only when every pod has been heard and looked at.

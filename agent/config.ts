@@ -3,6 +3,7 @@ import { availableParallelism, hostname } from 'node:os'
 import { LOG_LEVELS, type LogLevel } from '../lib/log.ts'
 import { Settings } from '../lib/settings.ts'
 import { KUBELET_NAMES } from './kubelet-names.ts'
+import type { PodSourceChoice } from './pods/source.ts'
 import { PORT } from './ports.ts'
 import { TUNNEL_HELP, tunnelConfigFrom, type TunnelConfig } from './tunnel-config.ts'
 
@@ -18,8 +19,7 @@ export interface AgentConfig {
   readonly caRootFile: string
   /** Read anew for each use. */
   readonly tokenFile: string
-  /** `static:FILE`. */
-  readonly podSource: { readonly kind: 'static'; readonly file: string }
+  readonly podSource: PodSourceChoice
   /** Names of processes that may be the kubelet; none: whoever calls a probe's port from the node is taken for it. */
   readonly kubeletNames: readonly string[]
   /** Opens the node's network namespace. */
@@ -53,7 +53,11 @@ export const SETTINGS_HELP: readonly (readonly [name: string, fallback: string, 
   ['XDS_ROOT_CA', '/var/run/culvert/root/root-cert.pem', 'PEM file with the roots of the discovery server'],
   ['CA_ROOT_CA', 'the same', 'PEM file with the roots of the certificate service'],
   ['AUTH_TOKEN_FILE', '/var/run/secrets/tokens/culvert-token', 'projected service-account token'],
-  ['POD_SOURCE', '(required)', 'where the pods of this node come from: static:FILE'],
+  [
+    'POD_SOURCE',
+    'auto',
+    'who tells of the pods of this node: nri or nri:SOCKET (the container runtime), proc (their processes, found in /proc), auto (the first where it is there), static:FILE',
+  ],
   [
     'KUBELET_PROCESSES',
     KUBELET_NAMES.join(),
@@ -132,9 +136,18 @@ function kubeletNames(settings: Settings): string[] {
   return text === 'any' ? [] : names.filter(name => name !== '')
 }
 
-function podSource(settings: Settings): AgentConfig['podSource'] {
-  const text = settings.string('POD_SOURCE')
-  const file = text?.startsWith('static:') ? text.slice('static:'.length) : ''
-  if (text && !file) settings.problems.push(`POD_SOURCE: '${text}' is not static:FILE`)
-  return { kind: 'static', file }
+/** containerd and CRI-O have it there unless they are told otherwise. */
+const NRI_SOCKET = '/var/run/nri/nri.sock'
+
+function podSource(settings: Settings): PodSourceChoice {
+  const text = settings.string('POD_SOURCE', 'auto')
+  const [kind = '', ...rest] = text.split(':')
+  const path = rest.join(':')
+  const hasPath = path.startsWith('/')
+  if (kind === 'static' && path !== '') return { kind, file: path }
+  if (kind === 'nri' && (rest.length === 0 || hasPath)) return { kind, socket: path || NRI_SOCKET }
+  if (kind === 'auto' && rest.length === 0) return { kind, socket: NRI_SOCKET }
+  if (kind !== 'proc' || rest.length > 0)
+    settings.problems.push(`POD_SOURCE: '${text}' is none of auto, nri, nri:SOCKET, proc, static:FILE`)
+  return { kind: 'proc' }
 }

@@ -157,6 +157,11 @@ export class Mesh {
     return this.#ownPods.get(podUid)
   }
 
+  /** All of them. */
+  ownPods(): MapIterator<Workload> {
+    return this.#ownPods.values()
+  }
+
   /** Tells the namespaces in which the above may answer otherwise than before. */
   onEnrolmentChange(listener: (namespaces: ReadonlySet<string>) => void): void {
     this.#changes.onChange(({ namespaces }) => {

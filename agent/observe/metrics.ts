@@ -8,6 +8,7 @@ import { systemClock, type Clock } from '../../lib/clock.ts'
 import type { UncapturedReason } from '../../lib/reasons.ts'
 import { parseSpiffe } from '../../lib/spiffe.ts'
 import type { CertificateStatus, FetchResult } from '../identity/manager.ts'
+import type { Safety } from '../pods/source.ts'
 import type { TrafficReport } from '../worker/messages.ts'
 import { BoundedLabel } from './bounded-label.ts'
 import { registerProcessMetrics } from './process-metrics.ts'
@@ -73,6 +74,13 @@ export class AgentMetrics {
     name: 'culvert_certificate_fetch_duration_seconds',
     help: 'Time until the certificate service gave a certificate',
     buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+    registers: [this.#registry],
+  })
+  readonly #podStarts = new Histogram({
+    name: 'culvert_pod_start_hold_seconds',
+    help: 'How long the container runtime waited for a new pod to be captured, or known not to be in the mesh',
+    labelNames: ['outcome'],
+    buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2],
     registers: [this.#registry],
   })
   readonly #drift = this.#counter(
@@ -150,6 +158,11 @@ export class AgentMetrics {
   certificateFetched(result: FetchResult): void {
     this.#fetches.inc({ kind: result.isRenewal ? 'renewal' : 'first', outcome: result.outcome })
     if (result.outcome === 'issued') this.#fetchSeconds.observe(result.durationMs / 1000)
+  }
+
+  /** `outcome`: a word that says whether it was in time. */
+  podStartHeld(heldMs: number, outcome: Safety): void {
+    this.#podStarts.observe({ outcome }, heldMs / 1000)
   }
 
   /** `what`: a sentence such as `IPv4 nat: …`; what stands before its colon is counted. */

@@ -7,13 +7,16 @@ import type { Logger } from '../../lib/log.ts'
 import { HttpService, text } from './http-service.ts'
 
 export class Readiness {
-  readonly #pending = new Map<symbol, string>()
+  readonly #pending = new Map<symbol, () => string>()
   readonly #waiters = new Set<() => void>()
 
-  /** Holds readiness up until the function that is given back is called; calling it again does nothing. */
-  block(name: string): () => void {
-    const key = Symbol(name)
-    this.#pending.set(key, name)
+  /**
+   * Holds readiness up until the function that is given back is called; calling it again does nothing. What is waited for
+   * may have a name that changes.
+   */
+  block(name: string | (() => string)): () => void {
+    const key = Symbol()
+    this.#pending.set(key, typeof name === 'string' ? () => name : name)
     return () => {
       if (!this.#pending.delete(key) || this.#pending.size > 0) return
       for (const wake of this.#waiters) wake()
@@ -22,7 +25,7 @@ export class Readiness {
 
   /** What is waited for, by name. */
   pending(): string[] {
-    return [...new Set(this.#pending.values())]
+    return [...new Set([...this.#pending.values()].map(name => name()))]
   }
 
   isReady(): boolean {

@@ -68,3 +68,9 @@ export interface PodSource {
   run(events: PodEvents, signal: AbortSignal): Promise<void>
   status(): SourceStatus
 }
+
+/** `POD_SOURCE`, read. */
+export type PodSourceChoice =
+  | { readonly kind: 'static'; readonly file: string }
+  | { readonly kind: 'nri' | 'auto'; readonly socket: string }
+  | { readonly kind: 'proc' }

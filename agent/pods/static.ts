@@ -9,6 +9,7 @@ import { errorText } from '../../lib/errors.ts'
 import type { Logger } from '../../lib/log.ts'
 import { parsePods } from './pod-file.ts'
 import type { LocalPod, PodEvents, PodSource, SourceStatus } from './source.ts'
+import { Turns } from './turns.ts'
 
 export interface StaticPodSourceOptions {
   readonly file: string
@@ -22,8 +23,9 @@ export class StaticPodSource implements PodSource {
   readonly #log: Logger
   readonly #pollMs: number
   #known = new Map<string, LocalPod>()
-  /** For each pod, what was last told of it: what follows waits for that. */
-  readonly #telling = new Map<string, Promise<void>>()
+  readonly #turns = new Turns((podUid, err) =>
+    this.#log.error({ podUid, err: errorText(err) }, 'pod event failed'),
+  )
   #isSynced = false
   /** What the file looked like when it was last read. */
   #version = ''
@@ -94,22 +96,12 @@ export class StaticPodSource implements PodSource {
     const now = new Map(pods.map(pod => [pod.uid, pod]))
     const before = this.#known
     this.#known = now
-    for (const uid of before.keys()) if (!now.has(uid)) this.#inTurn(uid, () => events.podGone(uid))
+    for (const uid of before.keys())
+      if (!now.has(uid)) void this.#turns.inTurn(uid, () => events.podGone(uid))
     for (const [uid, pod] of now)
-      if (!isDeepStrictEqual(before.get(uid), pod)) this.#inTurn(uid, () => events.podSeen(pod))
+      if (!isDeepStrictEqual(before.get(uid), pod)) void this.#turns.inTurn(uid, () => events.podSeen(pod))
     if (this.#isSynced) return
     this.#isSynced = true
-    this.#inTurn('', () => events.synced(new Set(now.keys())))
-  }
-
-  #inTurn(uid: string, tell: () => Promise<void>): void {
-    const before = this.#telling.get(uid) ?? Promise.resolve()
-    const told = before
-      .then(tell)
-      .catch((err: unknown) => this.#log.error({ podUid: uid, err: errorText(err) }, 'pod event failed'))
-      .finally(() => {
-        if (this.#telling.get(uid) === told) this.#telling.delete(uid)
-      })
-    this.#telling.set(uid, told)
+    void this.#turns.inTurn('', () => events.synced(new Set(now.keys())))
   }
 }

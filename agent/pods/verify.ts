@@ -46,6 +46,16 @@ export function addressesIn(netnsFd: number): string[] {
   return inNetns(netnsFd, ownAddresses)
 }
 
+/** The same, by a path that opens it. Throws `NETNS`. */
+export function addressesAt(netns: string): string[] {
+  const fd = openNetns(netns)
+  try {
+    return addressesIn(fd)
+  } finally {
+    closeSync(fd)
+  }
+}
+
 /** The same for the namespace that the thread is in. */
 export function ownAddresses(): string[] {
   return Object.values(networkInterfaces())

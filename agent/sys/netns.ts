@@ -13,6 +13,12 @@ const CLONE_NEWNET = 0x40000000 // linux/sched.h
 const NS_GET_NSTYPE = 0xb703 // linux/nsfs.h, _IO(0xb7, 3)
 const SYS_UNSHARE = { x64: 272, arm64: 97 } as const // asm/unistd.h
 
+/**
+ * The node's own network namespace, as an agent in a pod of its own sees it: that of the node's first process, when the
+ * agent shares the node's process numbers. To look at it takes CAP_SYS_PTRACE.
+ */
+export const NODE_NETNS = '/proc/1/ns/net'
+
 /** Where this thread is: its own namespace until inside `inNetns`. Opened once per thread, never closed. */
 let here: number | undefined
 

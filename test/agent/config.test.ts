@@ -13,8 +13,27 @@ await t.test('one data-plane thread, or as many as asked for, or as the processo
   t.end()
 })
 
+await t.test('the runtime tells of pods where it can, unless told otherwise', t => {
+  const nri = '/var/run/nri/nri.sock'
+  for (const [POD_SOURCE, choice] of [
+    [undefined, { kind: 'auto', socket: nri }],
+    ['auto', { kind: 'auto', socket: nri }],
+    ['nri', { kind: 'nri', socket: nri }],
+    ['nri:/run/other:1.sock', { kind: 'nri', socket: '/run/other:1.sock' }],
+    ['proc', { kind: 'proc' }],
+    ['static:pods.json', { kind: 'static', file: 'pods.json' }],
+  ] as const)
+    t.strictSame(configFrom({ POD_SOURCE }).podSource, choice)
+  for (const POD_SOURCE of ['static', 'static:', 'nri:', 'nri:relative', 'proc:x', 'auto:/x', 'cri', ':'])
+    t.throws(() => configFrom({ POD_SOURCE }), {
+      code: 'CONFIG',
+      message: /^POD_SOURCE: .*is none of auto, nri/,
+    })
+  t.end()
+})
+
 await t.test('every problem is named at once', t => {
-  t.throws(() => configFrom({ XDS_ADDRESS: 'http://ca:15012', THREADS: 'x' }), {
+  t.throws(() => configFrom({ XDS_ADDRESS: 'http://ca:15012', THREADS: 'x', POD_SOURCE: 'cri' }), {
     code: 'CONFIG',
     message: /^(?=.*POD_SOURCE)(?=.*THREADS)(?=.*XDS_ADDRESS)/s,
   })

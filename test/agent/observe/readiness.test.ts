@@ -14,7 +14,8 @@ await t.test('nothing holds it up: ready', async t => {
 await t.test('the probe names what is waited for, and is ready once nothing is', async t => {
   const readiness = new Readiness()
   const discovery = readiness.block('discovery')
-  const pods = readiness.block('pod source')
+  let socket = 'no socket'
+  const pods = readiness.block(() => `pod source: ${socket}`)
   const server = new ReadinessServer({ readiness, log: quietLog().log, port: 0 })
   t.teardown(() => server.close())
   const url = `http://127.0.0.1:${await server.start()}/healthz/ready`
@@ -22,11 +23,12 @@ await t.test('the probe names what is waited for, and is ready once nothing is',
     const answer = await fetch(url)
     return [answer.status, await answer.text()]
   }
-  t.strictSame(await probe(), [503, 'not ready, waiting for: discovery, pod source\n'])
+  t.strictSame(await probe(), [503, 'not ready, waiting for: discovery, pod source: no socket\n'])
   const ready = readiness.ready(never)
   discovery()
   discovery()
-  t.strictSame(await probe(), [503, 'not ready, waiting for: pod source\n'])
+  socket = 'no answer'
+  t.strictSame(await probe(), [503, 'not ready, waiting for: pod source: no answer\n'])
   pods()
   await ready
   t.strictSame(await probe(), [200, 'ready\n'])
