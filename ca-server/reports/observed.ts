@@ -184,9 +184,10 @@ export class Observed {
 
   #earlyFor(pod: KubePod): Observation | undefined {
     const early = this.#early.take(pod.metadata.uid, this.#nowMs())
-    if (early?.node !== pod.spec.nodeName) return undefined
+    // Neither may have a node: one that nobody has spoken of, and one that is not scheduled yet.
+    if (!early || early.node !== pod.spec.nodeName) return undefined
     const { namespace = '', name } = pod.metadata
-    const observation = { ...early!, namespace, name }
+    const observation = { ...early, namespace, name }
     this.#annotate(pod, observation)
     return observation
   }

@@ -63,6 +63,15 @@ async function scene(t: Test, pods: KubePod[] = [one, two, far], path?: string):
   }
 }
 
+await t.test('a pod that is not scheduled yet is nobody’s, and nothing is known of it', async t => {
+  const { world, state, told } = await scene(t)
+  const unscheduled = kubePod('unscheduled', { node: '' })
+  world.apply([unscheduled], [])
+  t.equal(world.podByUid(unscheduled.metadata.uid)?.metadata.name, 'unscheduled', 'it was taken')
+  t.equal(state(unscheduled), undefined)
+  t.strictSame(told, [])
+})
+
 await t.test('an agent is believed about the pods of its node only', async t => {
   const { report, state, told } = await scene(t)
   const outcome = await report({ one: 'enrolled', far: 'enrolled', nobody: 'enrolled' })
