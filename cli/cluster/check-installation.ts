@@ -91,8 +91,9 @@ function versionFinding(pods: readonly Pod[]): Finding {
       text: `not everything runs the same image: ${[...images].join(', ')}`,
       hint: 'an upgrade is under way, or one has stopped: kubectl -n culvert-system rollout status daemonset/culvert-agent',
     }
-  const isThisVersion = [...images].some(image => image.endsWith(`:${VERSION}`) || image.includes('@'))
-  return isThisVersion
+  // A name of somebody's own, or a digest, tells no version.
+  const version = [...images].flatMap(image => /:v?(\d+\.\d+\.\d+)$/.exec(image)?.[1] ?? [])[0]
+  return version === undefined || version === VERSION
     ? { id: 'versions', state: 'ok', text }
     : {
         id: 'versions',
