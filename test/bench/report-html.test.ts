@@ -5,6 +5,7 @@ import { renderHtml } from '../../bench/html.ts'
 import type { BenchRun } from '../../bench/model.ts'
 import { fittingScale, linearScale, logScale } from '../../bench/svg-scale.ts'
 import { benchRun, HOSTILE, metricInfo, samplesOf } from '../helpers/bench-run.ts'
+import { codePoint } from '../helpers/code-point.ts'
 
 /** Everything that stands between tags. */
 function textOf(html: string): string {
@@ -100,7 +101,7 @@ await t.test('nothing of others becomes part of the page', async t => {
 
 await t.test('whatever is put into a template is text', async () => {
   fc.assert(
-    fc.property(fc.string({ unit: 'binary' }), text => {
+    fc.property(fc.string({ unit: codePoint() }), text => {
       const { text: page } = markup`<p title="${text}">${[text, undefined, 1]}</p>`
       return page === `<p title="${escape(text)}">${escape(text)}1</p>` && !/[<>"']/.test(escape(text))
     }),

@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import t from 'tap'
 import { ANNOTATION, mergeEnrolment, NOT_ENROLLED, parseEnrolment } from '../../lib/enrolment.ts'
+import { codePoint } from '../helpers/code-point.ts'
 
 await t.test('every annotation is understood', async t => {
   t.strictSame(
@@ -142,9 +143,9 @@ await t.test('any annotations give wishes and problems, without an error', async
 await t.test('what is said of annotations is bounded and fit for a terminal, whatever they are', async () => {
   const name = fc.oneof(
     fc.constantFrom(...Object.values(ANNOTATION)),
-    fc.string({ unit: 'binary', maxLength: 400 }).map(text => `culvert.dev/${text}`),
+    fc.string({ unit: codePoint(), maxLength: 400 }).map(text => `culvert.dev/${text}`),
   )
-  const value = fc.string({ unit: 'binary', maxLength: 400 })
+  const value = fc.string({ unit: codePoint(), maxLength: 400 })
   fc.assert(
     fc.property(fc.dictionary(name, value, { maxKeys: 30 }), annotations => {
       const { problems } = parseEnrolment(annotations)

@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
 import t from 'tap'
 import { formatPodStatus, parsePodStatus, POD_STATES, statusDetail } from '../../lib/pod-status.ts'
+import { codePoint } from '../helpers/code-point.ts'
 
 const SINCE = Date.parse('2026-11-28T12:34:56Z')
 
@@ -20,7 +21,10 @@ await t.test('what was formatted is parsed again, whatever the detail holds', as
   fc.assert(
     fc.property(
       fc.constantFrom(...POD_STATES),
-      fc.oneof(fc.string({ unit: 'binary', maxLength: 300 }), fc.constant('x (since 2020-01-01T00:00:00Z)')),
+      fc.oneof(
+        fc.string({ unit: codePoint(), maxLength: 300 }),
+        fc.constant('x (since 2020-01-01T00:00:00Z)'),
+      ),
       fc.integer({ min: 0, max: Date.parse('9999-12-31T23:59:59Z') }),
       (state, detail, sinceMs) => {
         const text = formatPodStatus({ state, detail, sinceMs })
@@ -46,7 +50,7 @@ await t.test('what is in no such format says nothing, and nothing breaks the par
   ])
     t.equal(parsePodStatus(text), undefined, `${text}`)
   fc.assert(
-    fc.property(fc.string({ unit: 'binary' }), text => {
+    fc.property(fc.string({ unit: codePoint() }), text => {
       const status = parsePodStatus(text)
       return status === undefined || POD_STATES.includes(status.state)
     }),

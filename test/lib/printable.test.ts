@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import t from 'tap'
 import { printable } from '../../lib/printable.ts'
+import { codePoint } from '../helpers/code-point.ts'
 
 await t.test('text that prints and is short stays as it is', t => {
   for (const text of ['', 'a b', 'größer', '日本 🎉']) t.equal(printable(text), text)
@@ -16,7 +17,7 @@ await t.test('what would not print is replaced, what is too long is cut', t => {
 
 await t.test('whatever the text, the result prints and is bounded', t => {
   fc.assert(
-    fc.property(fc.string({ unit: 'binary', maxLength: 500 }), fc.nat(300), (text, longest) => {
+    fc.property(fc.string({ unit: codePoint(), maxLength: 500 }), fc.nat(300), (text, longest) => {
       const shown = printable(text, longest)
       return shown.length <= longest + 1 && !/\p{C}/u.test(shown)
     }),

@@ -4,6 +4,7 @@ import { TrafficSeries, type TrafficSeriesOptions } from '../../../agent/observe
 import { FakeClock } from '../../helpers/fake-clock.ts'
 import { connectionRecord } from '../../helpers/records.ts'
 import { ThreadTraffic } from '../../helpers/thread-traffic.ts'
+import { codePoint } from '../../helpers/code-point.ts'
 
 function trafficSeries(options?: TrafficSeriesOptions) {
   const series = new TrafficSeries(options)
@@ -82,7 +83,7 @@ await t.test('plaintext shows no principal, and a failure shows its flag', async
 
 await t.test('hostile names stay one label and one line', async () => {
   await fc.assert(
-    fc.asyncProperty(fc.string({ unit: 'binary', maxLength: 400 }), async workload => {
+    fc.asyncProperty(fc.string({ unit: codePoint(), maxLength: 400 }), async workload => {
       const { series, threads } = trafficSeries()
       threads.closed(connectionRecord({ source: { ip: '10.0.0.1', port: 1, workload } }), 0)
       const samples = parse(series.text())

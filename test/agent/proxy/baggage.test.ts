@@ -1,6 +1,7 @@
 import * as fc from 'fast-check'
 import t from 'tap'
 import { formatBaggage, parseBaggage, type Baggage } from '../../../agent/proxy/baggage.ts'
+import { codePoint } from '../../helpers/code-point.ts'
 
 const FULL =
   'k8s.cluster.name=Kubernetes,k8s.namespace.name=shop,k8s.deployment.name=client,service.name=client,' +
@@ -97,7 +98,7 @@ await t.test('any text is read without an error, into names that fit a log line'
     '\n',
   )
   const text = fc.oneof(
-    fc.string({ unit: 'binary' }),
+    fc.string({ unit: codePoint() }),
     fc.array(piece, { maxLength: 30 }).map(pieces => pieces.join('')),
   )
   fc.assert(

@@ -4,6 +4,7 @@ import { CODE, StreamResetError } from '../../../agent/hbone/protocol.ts'
 import { failureOf, refusal } from '../../../agent/proxy/failure.ts'
 import { CulvertError } from '../../../lib/errors.ts'
 import { REFUSED } from '../../../lib/reasons.ts'
+import { codePoint } from '../../helpers/code-point.ts'
 
 const cause = (code: string) => Object.assign(new Error(code), { code })
 
@@ -23,7 +24,7 @@ await t.test('what a peer says of its reasons is bounded and fit for a log', t =
   fc.assert(
     fc.property(
       fc.integer({ min: 201, max: 599 }),
-      fc.string({ unit: 'binary', maxLength: 400 }),
+      fc.string({ unit: codePoint(), maxLength: 400 }),
       (status, said) => {
         const { error, errorCode } = refusal(status, new Map([['culvert-error', said]]))
         return error.length < 160 && !/\p{C}/u.test(error) && /^[A-Z0-9_]{1,24}$/.test(errorCode ?? '')

@@ -4,6 +4,7 @@ import { LOG_LEVELS, type LogLevel } from '../../../lib/log.ts'
 import { AccessLines, LONGEST_WRITE } from '../../../agent/worker/access-lines.ts'
 import type { ConnectionRecord } from '../../../agent/worker/messages.ts'
 import { connectionRecord } from '../../helpers/records.ts'
+import { codePoint } from '../../helpers/code-point.ts'
 
 const accessLines = (level: LogLevel = 'info') => new AccessLines({ level, fields: { node: 'node-a' } })
 
@@ -151,7 +152,7 @@ await t.test('an opening says who and where, and nothing of an end', t => {
 })
 
 await t.test('whatever an error or a name contains, a line is one line of JSON', () => {
-  const anything = fc.string({ unit: 'binary', maxLength: 300 })
+  const anything = fc.string({ unit: codePoint(), maxLength: 300 })
   fc.assert(
     fc.property(anything, anything, (error, workload) => {
       const lines = accessLines()

@@ -3,6 +3,7 @@ import t from 'tap'
 import { CulvertError } from '../../../lib/errors.ts'
 import { DEFAULT_LAB_FILE } from '../../../lab/client/start.ts'
 import { parseLabFile, readLabFile } from '../../../lab/cluster/lab-file.ts'
+import { codePoint } from '../../helpers/code-point.ts'
 
 const pod = (name: string, extra = '', annotations = '') => `
 ---
@@ -68,7 +69,7 @@ await t.test('any text is a lab with a node at least, or one error with a code',
     '&a [*a]',
   )
   const text = fc.oneof(
-    fc.string({ unit: 'binary' }),
+    fc.string({ unit: codePoint() }),
     fc.array(piece, { maxLength: 15 }).map(lines => lines.join('\n')),
   )
   fc.assert(

@@ -5,6 +5,7 @@ import { CulvertError } from '../../../lib/errors.ts'
 import { keyOf, parseManifest, stringifyManifest } from '../../../lib/kube/manifest.ts'
 import type { KubeObject, KubePod } from '../../../lib/kube/objects.ts'
 import { kubeObjects } from '../../helpers/kube-arbitrary.ts'
+import { codePoint } from '../../helpers/code-point.ts'
 
 const POD = `
 apiVersion: v1
@@ -56,7 +57,7 @@ await t.test('any text gives objects or one INPUT error, nothing else', async t 
     '__proto__: {a: 1}',
   )
   const text = fc.oneof(
-    fc.string({ unit: 'binary' }),
+    fc.string({ unit: codePoint() }),
     fc.array(piece).map(lines => lines.join('\n')),
   )
   const property = fc.property(text, input => problemsOf(input).every(line => line.startsWith('lab.yaml: ')))
