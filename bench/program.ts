@@ -8,7 +8,7 @@ import { shutdownSignal } from '../lib/lifecycle.ts'
 import { renderHtml } from './html.ts'
 import { describeCommit, describeMachine, withoutPlace } from './machine.ts'
 import { allMetrics } from './measure/all.ts'
-import { SCHEMA, type BenchRun } from './model.ts'
+import { SCHEMA, type BenchRun, type MicroResult, type Series } from './model.ts'
 import {
   addOutputOptions,
   addRunOptions,
@@ -24,6 +24,9 @@ import { runBench } from './run.ts'
 
 /** Interrupted: 128 and the number of SIGINT, as shells have it. */
 const EXIT_INTERRUPTED = 130
+
+/** What can be measured by itself, too. */
+type Part = 'micro' | 'scale' | 'scale-cluster'
 
 /** What `--micro` and `--scale` add to a run. */
 type Parts = Partial<Pick<BenchRun, 'micro' | 'series'>>
@@ -77,6 +80,14 @@ function benchCommand(signal: AbortSignal, words: readonly string[]): Command {
     .addCommand(
       partCommand('scale', 'What an agent takes with up to 200 pods and 100,000 workloads.', words, signal),
     )
+    .addCommand(
+      partCommand(
+        'scale-cluster',
+        'The ca-server and its clients in clusters of up to 100,000 pods, of which 100 a second are replaced.',
+        words,
+        signal,
+      ),
+    )
 }
 
 function compareCommand(): Command {
@@ -108,7 +119,7 @@ function reportCommand(): Command {
 }
 
 function partCommand(
-  name: 'micro' | 'scale',
+  name: Part,
   description: string,
   words: readonly string[],
   signal: AbortSignal,
@@ -120,7 +131,7 @@ function partCommand(
       const startedAt = new Date().toISOString()
       const machine = describeMachine()
       const commit = await describeCommit()
-      const parts = await measureParts({ [name]: true, quick: options.quick }, signal)
+      const parts = await measureParts({ parts: [name], quick: options.quick }, signal)
       const finishedAt = new Date().toISOString()
       const command = commandLine(words)
       const nothing = { arms: [], metrics: [], rounds: 0, samples: [] }
@@ -138,29 +149,35 @@ async function measure(options: RunOptions, words: readonly string[], signal: Ab
   const progress = new ProgressLines(wanted.rounds, wanted.arms.length)
   const { run, failures } = await runBench(wanted, progress, signal)
   if (options.micro || options.scale) await keep(run, options) // half an hour's work, whatever becomes of the rest
-  const parts = await measureParts(options, signal)
+  const wantedParts = (['micro', 'scale'] as const).filter(part => options[part])
+  const parts = await measureParts({ parts: wantedParts, quick: options.quick }, signal)
   await give({ ...run, ...parts, finishedAt: new Date().toISOString() }, options)
   if (failures > 0) note(`bench: ${failures} measurements failed; see above, or the gaps in the JSON`)
   return failures > 0 ? EXIT.failed : EXIT.ok
 }
 
 async function measureParts(
-  wanted: { micro?: boolean; scale?: boolean; quick: boolean },
+  wanted: { parts: readonly Part[]; quick: boolean },
   signal: AbortSignal,
 ): Promise<Parts> {
   const progress = (what: string) => note(`bench: ${what}`)
   const options = { quick: wanted.quick, signal }
-  let parts: Parts = {}
-  if (wanted.micro) {
-    const { runMicro } = await import('./micro/micro.ts')
-    parts = { micro: await runMicro(progress, options) }
-  }
-  if (wanted.scale) {
-    const { runScale } = await import('./scale.ts')
-    const { series, micro = [] } = await runScale(progress, options)
-    parts = { series, micro: [...(parts.micro ?? []), ...micro] }
-  }
-  return parts
+  const micro: MicroResult[] = []
+  const series: Series[] = []
+  for (const part of wanted.parts)
+    if (part === 'micro') {
+      const { runMicro } = await import('./micro/micro.ts')
+      micro.push(...(await runMicro(progress, options)))
+    } else if (part === 'scale') {
+      const { runScale } = await import('./scale.ts')
+      const found = await runScale(progress, options)
+      series.push(...found.series)
+      micro.push(...(found.micro ?? []))
+    } else {
+      const { runScaleCluster } = await import('./scale-cluster.ts')
+      series.push(...(await runScaleCluster(progress, options)))
+    }
+  return { ...(micro.length > 0 && { micro }), ...(series.length > 0 && { series }) }
 }
 
 /** Files first: whatever becomes of the page or the terminal, the figures are kept. */

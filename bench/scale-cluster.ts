@@ -19,6 +19,7 @@ import { cpuMs, residentBytes } from './measure/processes.ts'
 import { OWN_NODE, PODS_PER_SERVICE } from './micro/cluster.ts'
 import type { Series } from './model.ts'
 import { BenchProcess } from './process.ts'
+import type { ScaleOptions } from './scale.ts'
 import { quantile } from './stats.ts'
 
 const MIB = 1024 * 1024
@@ -40,7 +41,7 @@ interface Timing {
   readonly churnSeconds: number
 }
 
-const WHOLE: Timing = { restMs: 5_000, perSecond: 100, churnSeconds: 20 }
+const WHOLE: Timing = { restMs: 15_000, perSecond: 100, churnSeconds: 60 }
 const QUICK: Timing = { restMs: 500, perSecond: 50, churnSeconds: 2 }
 
 /** Of one process. */
@@ -66,14 +67,26 @@ interface Figures {
   readonly knownMs: { readonly p50: number; readonly p99: number; readonly max: number }
 }
 
+const COUNTS = { quick: [1000], whole: [1000, 10_000, 100_000] } as const
+
+/** Tells `progress` what is next. `quick`: one small cluster for a moment, to see that it works, not for figures. */
+export function runScaleCluster(
+  progress: (what: string) => void,
+  { quick: isQuick = false, signal = new AbortController().signal }: ScaleOptions = {},
+): Promise<Series[]> {
+  return scaleCluster(progress, { counts: COUNTS[isQuick ? 'quick' : 'whole'], isQuick, signal })
+}
+
 /** One cluster size after the other. Rejects with `TOOL` when a program fails, or a client has not heard of every pod. */
 export async function scaleCluster(
   progress: (what: string) => void,
   { counts, isQuick, signal }: ClusterScaleOptions,
 ): Promise<Series[]> {
   const timing = isQuick ? QUICK : WHOLE
+  signal.throwIfAborted()
   // As an image does when it is built: the first start of all would measure the compiler.
-  await runOk([...programArgv('agent/main.ts'), '--warm-up'], { env: programEnv(), signal })
+  for (const program of ['agent/main.ts', 'ca-server/main.ts'])
+    await runOk([...programArgv(program), '--warm-up'], { env: programEnv(), signal })
   const found: Figures[] = []
   for (const pods of counts) {
     progress(
