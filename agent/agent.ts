@@ -99,6 +99,8 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
       certificates.retryNow()
       reports.repeat()
     },
+    // Whoever answers no SYN has gone; the next try may meet another replica.
+    connectTimeoutMs: 3000,
     backoff: { firstMs: 50, maxMs: 5000 },
   })
 

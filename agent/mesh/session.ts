@@ -3,6 +3,8 @@
  * begins with the root certificates and the token of that moment. A server that stops answering pings is gone.
  */
 import * as http2 from 'node:http2'
+import { isIP } from 'node:net'
+import { connect as connectTls, type TLSSocket } from 'node:tls'
 import type { GrpcTransportOptions } from '@connectrpc/connect-node'
 import { CulvertError } from '../../lib/errors.ts'
 
@@ -30,6 +32,8 @@ export class DiscoverySession implements SessionManager {
    */
   readonly ended: Promise<never>
   readonly #session: http2.ClientHttp2Session
+  readonly #socket: TLSSocket
+  readonly #ended: (failure: CulvertError) => void
   readonly #connected: Promise<void>
   readonly #timers = new Set<NodeJS.Timeout>()
   #isConnected = false
@@ -43,9 +47,17 @@ export class DiscoverySession implements SessionManager {
     // An empty text would count as none, and bring the system's roots in.
     if (rootCa !== undefined && !rootCa.includes('-----BEGIN CERTIFICATE-----'))
       throw new CulvertError('TLS', 'the root certificates given hold no certificate')
-    const session = http2.connect(url.origin, {
+    const host = url.hostname.replace(/^\[|\]$/g, '')
+    this.#socket = connectTls({
+      host,
+      port: Number(url.port || 443),
+      ...(isIP(host) === 0 && { servername: host }),
       ...(rootCa !== undefined && { ca: rootCa }),
       minVersion: 'TLSv1.2',
+      ALPNProtocols: ['h2'],
+    })
+    const session = http2.connect(url.origin, {
+      createConnection: () => this.#socket,
       settings: { enablePush: false, initialWindowSize: WINDOW_BYTES },
     })
     this.#session = session
@@ -58,12 +70,14 @@ export class DiscoverySession implements SessionManager {
     this.ended = ended.promise
     this.#connected.catch(() => undefined)
     this.ended.catch(() => undefined)
-    session.on('close', () => {
+    this.#ended = failure => {
       for (const timer of this.#timers) clearTimeout(timer)
-      const failure = this.#failure ?? new CulvertError('CLOSED', 'the server closed the connection')
       connected.reject(failure)
       ended.reject(failure)
-    })
+    }
+    session.on('close', () =>
+      this.#ended(this.#failure ?? new CulvertError('CLOSED', 'the server closed the connection')),
+    )
     const connectTimer = setTimeout(
       () => this.#fail(new CulvertError('TIMEOUT', `no connection within ${connectTimeoutMs} ms`)),
       connectTimeoutMs,
@@ -129,5 +143,8 @@ export class DiscoverySession implements SessionManager {
   #fail(err: CulvertError): void {
     this.#failure ??= err
     this.#session.destroy(this.#failure)
+    // A session waits for the connection that it is to be on, however long nobody answers there.
+    this.#socket.destroy()
+    this.#ended(this.#failure)
   }
 }

@@ -4,6 +4,8 @@ import { Code, ConnectError } from '@connectrpc/connect'
 import t, { type Test } from 'tap'
 import { Discovery, type DiscoveryOptions, type DiscoveryState } from '../../../agent/mesh/discovery.ts'
 import { Mesh } from '../../../agent/mesh/mesh.ts'
+import { closeFd } from '../../../agent/sys/fd.ts'
+import { listenTcp } from '../../../agent/sys/socket.ts'
 import {
   namespaceBytes,
   nodeBytes,
@@ -458,6 +460,23 @@ await t.test('a server that takes the connection and stays silent is given up on
   t.match(state.lastError, /no connection within 20 ms/)
 })
 
+await t.test('a server whose machine does not answer at all is given up on, and tried again', async t => {
+  // The one place in its queue is taken, so the kernel leaves every other SYN unanswered.
+  const port = await freePort()
+  const fd = listenTcp({ port, backlog: 0, ipv6: false })
+  const first = connect(port, '127.0.0.1')
+  first.on('error', () => undefined)
+  await once(first, 'connect')
+  t.teardown(() => {
+    first.destroy()
+    closeFd(fd)
+  })
+  const url = new URL(`https://127.0.0.1:${port}`)
+  const client = start(t, { url, rootCa: (await createRoot('any')).pem }, { connectTimeoutMs: 50 })
+  const state = await until(client, state => state.streams > 2)
+  t.match(state.lastError, /no connection within 50 ms/)
+})
+
 await t.test('a server that stops answering pings is given up on', async t => {
   const server = await startDiscoveryServer(t)
   // Between the two: what comes from the server stops to come.
@@ -498,3 +517,11 @@ await t.test('stopping ends the stream at once, wherever it is', async t => {
   await connecting.stop()
   t.strictSame(open.discovery.state().terminations, {})
 })
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  await new Promise(resolve => server.close(resolve))
+  return port
+}
