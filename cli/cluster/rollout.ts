@@ -25,7 +25,8 @@ export async function agentsPending(api: KubeApi): Promise<string | undefined> {
   const ready = status['numberReady'] ?? 0
   // A controller that has not looked yet says 0 of 0.
   if (isSeen && wanted > 0 && updated >= wanted && ready >= wanted) return undefined
-  return `${ready} of ${wanted} agents are ready${await why(api, AGENT_SELECTOR)}`
+  const old = updated < wanted ? `, ${wanted - updated} of them still the old ones` : ''
+  return `${ready} of ${wanted} agents are ready${old}${await why(api, AGENT_SELECTOR)}`
 }
 
 export async function caServerPending(api: KubeApi): Promise<string | undefined> {
@@ -61,7 +62,9 @@ async function why(api: KubeApi, labelSelector: string): Promise<string> {
   const pods = await api.list<Pod>(SYSTEM_PODS, { labelSelector })
   const troubled = pods.filter(pod => !isReady(pod) && pod.metadata.deletionTimestamp === undefined)
   const said = troubled.flatMap(pod => {
-    const trouble = troubleOf(pod)
+    const trouble =
+      troubleOf(pod) ??
+      (pod.status.phase === 'Running' ? 'it runs, and is not ready; see its log' : undefined)
     return trouble === undefined ? [] : [`${pod.metadata.name}: ${trouble}`]
   })
   return said.length > 0 ? ` (${said.slice(0, 2).join('; ')})` : ''

@@ -20,7 +20,7 @@ export const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
  * Beside Node: packet rules (both backends), a shell and `sleep` for the supervisor and the holders of sockets, and what a
  * person who looks around needs to see addresses, routes and sockets.
  */
-const PROGRAMS = ['ip', 'ss', 'dash', 'sleep', 'cat', 'id', 'ls']
+const PROGRAMS = ['ip', 'ss', 'dash', 'sleep', 'cat', 'dirname', 'env', 'head', 'id', 'ls', 'tail']
 const RULE_PROGRAMS = ['iptables', 'ip6tables'].flatMap(family =>
   ['', '-save', '-restore'].map(verb => [family, verb] as const),
 )
