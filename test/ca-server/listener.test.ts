@@ -128,7 +128,7 @@ await t.test('closing waits for calls no longer than it is told to', async t => 
   await once(session, 'remoteSettings')
   const startMs = performance.now()
   await listener.close(50)
-  t.ok(performance.now() - startMs < 1000)
+  t.ok(performance.now() - startMs < 10_000)
 })
 
 await t.test('a port that is taken is a matter of configuration', async t => {

@@ -56,6 +56,8 @@ export type FromVictim =
 const APP_PORT = 8080
 const LONGEST_HELD_MS = 200
 const POLL_MS = 50
+/** Beyond all that a busy machine may take. */
+const PATIENCE_MS = 60_000
 
 export class Victim {
   readonly root: Authority
@@ -154,7 +156,7 @@ export class Victim {
    * back: those of connections that have ended go a moment later.
    */
   async settled(descriptors: number): Promise<Measured> {
-    const deadline = performance.now() + 10_000
+    const deadline = performance.now() + PATIENCE_MS
     for (;;) {
       const measured = await this.measure()
       const isDone = measured.descriptors <= descriptors && (await this.open()).length === 0
@@ -224,6 +226,7 @@ export class Victim {
   #next<T>(pick: (message: FromVictim) => T | undefined): Promise<T> {
     return new Promise((resolve, reject) => {
       const done = () => {
+        clearTimeout(timer)
         this.#watchers.delete(watch)
         this.#child.off('exit', exited)
       }
@@ -237,6 +240,10 @@ export class Victim {
         done()
         reject(new Error(`the data plane's process ended (${code ?? signal})`))
       }
+      const timer = setTimeout(() => {
+        done()
+        reject(new Error('the data plane’s process did not say what was waited for'))
+      }, PATIENCE_MS)
       this.#watchers.add(watch)
       this.#child.once('exit', exited)
     })

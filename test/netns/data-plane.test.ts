@@ -174,7 +174,7 @@ await t.test('one that answers nothing at all is not waited for while there is a
     const socket = await connectFrom(t, client, '10.99.0.1', port)
     socket.end('hello')
     t.equal((await readAll(socket)).toString(), 'hello')
-    t.ok(performance.now() - startedAt < 5000)
+    t.ok(performance.now() - startedAt < 9000, 'tried before the connect timeout of 10 s is over')
   }
 })
 

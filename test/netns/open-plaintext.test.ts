@@ -36,7 +36,7 @@ await t.test('connections from before the enrolment are listed by whom they are 
   await connectFrom(t, pod!, pod!.ip, 8080) // nor are those to itself
   const open = await openPlaintextOf(strictPod(pod!, [9090]), NO_THREADS)
   t.match(
-    open.toSorted((a, b) => a.from.length - b.from.length),
+    open.toSorted((a, b) => (a.from < b.from ? -1 : 1)), // '1' comes before '['
     [
       { from: /^10\.77\.0\.2:\d+$/, port: 8080, kind: 'pre-enrolment' },
       { from: /^\[fd77::2\]:\d+$/, port: 8080, kind: 'pre-enrolment' },

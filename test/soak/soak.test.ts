@@ -5,7 +5,7 @@ import { summaryOf } from './summary.ts'
 
 await t.test(
   'traffic of every kind lives through all that is done to the mesh, and leaves nothing behind',
-  { timeout: 110_000 },
+  { timeout: 280_000 },
   async t => {
     const { signal } = new AbortController()
     const report = await soak({ seconds: 12, everySeconds: 2.4, ttlSeconds: 20, seed: 20_261_124, signal })

@@ -82,8 +82,13 @@ await t.test('a socket that accepts nothing any more is said so now and then, no
   )
   libc.shutdown(fd, SHUT_RD)
   t.ok(port > 0)
+  const startMs = performance.now()
   await once(AbortSignal.timeout(180), 'abort')
-  t.ok(errors.length >= 1 && errors.length <= 5, `${errors.length} times in 180 ms`)
+  const tookMs = performance.now() - startMs
+  t.ok(
+    errors.length >= 1 && errors.length <= 2 + tookMs / 50,
+    `${errors.length} times in ${Math.round(tookMs)} ms`,
+  )
   t.match(errors[0], /accept: EINVAL/)
 })
 

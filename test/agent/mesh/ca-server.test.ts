@@ -54,7 +54,7 @@ async function setUp(t: Test) {
     return { stop }
   }
   const first = start()
-  await mesh.whenSynced(AbortSignal.timeout(20_000))
+  await mesh.whenSynced(AbortSignal.timeout(60_000))
   const enrolment = mesh.enrolmentOf(CLIENT)!
   router.setLocalPod(CLIENT, enrolment)
   const route = (ip: string, port: number) => router.route({ podUid: CLIENT.uid, ip, port })

@@ -125,7 +125,7 @@ await t.test('a stream subscribes to every type, takes what it is told and ackno
   stream.send('culvert.v1.TrustBundle', {
     'cluster.local': trustBundleBytes({ trustDomain: 'cluster.local', roots: [pem] }),
   })
-  await client.mesh.whenSynced(AbortSignal.timeout(10_000))
+  await client.mesh.whenSynced(AbortSignal.timeout(60_000))
   const acks = await takeAll(stream)
   t.strictSame(
     TYPES.map(type => acks[type]!.responseNonce),
@@ -168,7 +168,7 @@ await t.test('a server without the types of its own is not waited for beyond a m
   stream.send(ADDRESS, {})
   t.notOk(client.mesh.isSynced)
   stream.send(POLICY, {})
-  await client.mesh.whenSynced(AbortSignal.timeout(10_000))
+  await client.mesh.whenSynced(AbortSignal.timeout(60_000))
   t.ok(client.mesh.isSynced)
 })
 
@@ -179,7 +179,7 @@ await t.test('without such types only the common ones are subscribed to', async 
   t.strictSame(Object.keys(await stream.nextRequests(2)), [ADDRESS, POLICY])
   stream.send(POLICY, {})
   stream.send(ADDRESS, {})
-  await client.mesh.whenSynced(AbortSignal.timeout(10_000))
+  await client.mesh.whenSynced(AbortSignal.timeout(60_000))
   t.pass('synced')
 })
 
@@ -346,7 +346,7 @@ await t.test('a first full picture in parts is complete when the server falls qu
   await stream.nextRequest()
   t.notOk(client.mesh.isSynced)
   stream.send(ADDRESS, many(700))
-  await client.mesh.whenSynced(AbortSignal.timeout(10_000))
+  await client.mesh.whenSynced(AbortSignal.timeout(60_000))
   t.equal(client.mesh.workloads.size, 1400)
 })
 

@@ -38,7 +38,7 @@ await t.test('a reader that does not read costs lines, which are counted, and no
     if (id % 7 === 0) log.write(lines.take())
   }
   log.write(lines.take())
-  t.ok(performance.now() - startedAt < 2000, 'nobody waited')
+  t.ok(performance.now() - startedAt < 10_000, 'nobody waited')
   t.ok(dropped > 0, `${dropped} lines were dropped`)
   await log.flush(10)
 
