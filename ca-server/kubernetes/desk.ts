@@ -9,7 +9,7 @@
  * | create, patch | events.events.k8s.io | cluster | Events are in the namespace of what they are about |
  * | create | secrets, configmaps, leases.coordination.k8s.io | own namespace | a name cannot be asked for before it is there |
  * | get | secrets `culvert-ca-root` | own namespace | the own root; not with an intermediate |
- * | get, update | configmaps `culvert-root` | own namespace | the roots that agents trust |
+ * | get, patch | configmaps `culvert-root` | own namespace | the roots that agents trust |
  * | get, update | leases.coordination.k8s.io `culvert-ca` | own namespace | who leads |
  */
 import { setTimeout as sleep } from 'node:timers/promises'

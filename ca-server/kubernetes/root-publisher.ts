@@ -76,16 +76,7 @@ export class RootPublisher {
       const object = { apiVersion: 'v1', kind: 'ConfigMap', metadata, data }
       await api.change('POST', parentOf(this.#path), object, LIMITS, signal)
     } else if (textAt(valueAt(present, 'data'), ROOT_KEY) === text || !isLeading()) return
-    else {
-      const others = valueAt(present, 'data') as object | undefined
-      await api.change(
-        'PUT',
-        this.#path,
-        { ...(present as object), data: { ...others, ...data } },
-        LIMITS,
-        signal,
-      )
-    }
+    else await api.change('PATCH', this.#path, { data }, LIMITS, signal)
     log.info({ config_map: `${namespace}/${configMap}`, roots: roots().length }, 'roots published')
   }
 }

@@ -36,6 +36,11 @@ export class ProcessLog {
     )
   }
 
+  /** What it has said until now. */
+  get lines(): readonly LogLine[] {
+    return this.#lines
+  }
+
   /** The first line that fits, past or future. Throws `TIMEOUT` with what was waited for. */
   line(what: string, fits: (line: LogLine) => boolean, timeoutMs = TIMEOUT_MS): Promise<LogLine> {
     return new Promise((resolve, reject) => {

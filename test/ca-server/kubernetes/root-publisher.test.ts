@@ -55,7 +55,7 @@ await t.test('roots are published, and anew when they change', async t => {
   await api.until(() => data()?.['root-cert.pem'] === 'one\ntwo\n')
   publisher.look()
   await api.until(() => api.asked('GET', '/culvert-root').length === 3)
-  t.equal(api.asked('PUT', '/culvert-root').length, 1, 'what is right is left alone')
+  t.equal(api.asked('PATCH', '/culvert-root').length, 1, 'what is right is left alone')
 })
 
 await t.test('whoever edits or removes them, they are put right', async t => {
@@ -80,7 +80,7 @@ await t.test('a replica that does not lead creates them, and overwrites nobody',
   role.isLeading = true
   publisher.look()
   await api.until(() => data()?.['root-cert.pem'] === 'newer\n')
-  t.equal(api.asked('PUT', '/culvert-root').length, 1)
+  t.equal(api.asked('PATCH', '/culvert-root').length, 1)
 })
 
 await t.test('what fails is tried again, and said', async t => {
