@@ -287,6 +287,9 @@ await t.test('roots that somebody edits are put right within a minute', async t 
 })
 
 await t.test('when the leader is killed another one leads; when it stops, at once', async t => {
+  const transitions = async (): Promise<number> =>
+    Number(await get('lease', '-n', SYSTEM, 'culvert-ca', '-o', 'jsonpath={.spec.leaseTransitions}'))
+  const before = await transitions()
   const [leader, other] = (await isLeading(a)) ? [a, b] : [b, a]
   await leader.kill('SIGKILL')
   const killedMs = await until('another leader', () => isLeading(other), 30_000)
@@ -298,7 +301,7 @@ await t.test('when the leader is killed another one leads; when it stops, at onc
   await stopped
   t.comment(`after a kill ${Math.round(killedMs)} ms, after an orderly end ${Math.round(stoppedMs)} ms`)
   t.ok(killedMs < 20_000 && stoppedMs < 5000, `${performance.now() - startMs}`)
-  t.equal(await get('lease', '-n', SYSTEM, 'culvert-ca', '-o', 'jsonpath={.spec.leaseTransitions}'), '2')
+  t.equal(await transitions(), before + 2)
   a = again
   b = start('ca-d')
   await b.started()
@@ -336,6 +339,6 @@ await t.test('nothing was refused by the API server, and little memory is held',
     t.comment(
       `${replica.name}: ${(rss / 1e6).toFixed(1)} MB resident, ${(own / 1e6).toFixed(1)} MB of it its own`,
     )
-    t.ok(rss < 150e6)
+    t.ok(rss < 129e6, 'less than what an istiod takes at rest')
   }
 })

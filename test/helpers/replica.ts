@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
 import type { Interceptor } from '@connectrpc/connect'
 import { createGrpcTransport, Http2SessionManager } from '@connectrpc/connect-node'
+import { COMPILE_CACHE_DIR } from '../../lib/compile-cache.ts'
 import { clientsOver, type Clients } from './ca-server.ts'
 import { ProcessLog } from './process-log.ts'
 
@@ -34,6 +35,7 @@ export class Replica {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: {
         PATH: process.env['PATH'],
+        NODE_COMPILE_CACHE: COMPILE_CACHE_DIR,
         KUBERNETES_SERVICE_HOST: apiServer.hostname,
         KUBERNETES_SERVICE_PORT: apiServer.port,
         SERVICE_ACCOUNT_DIR: accountDirectory,
