@@ -35,6 +35,9 @@ import type { AgentStart } from './start.ts'
 import { releasePages } from './sys/pages.ts'
 import type { ConnectionRecord } from './worker/messages.ts'
 
+/** Two programs for each pod that has left the mesh within the last half minute. */
+const CLEAR_AWAY_MS = 5000
+
 /** Runs until told to stop; resolves with the exit code. Rejects when it cannot start. */
 export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<number> {
   const { startedAtMs, config, log, dataPlane, heaps } = start
@@ -279,6 +282,7 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
   guard.close()
   log.info({ reason: shutdown.reason, drainMs: config.drainMs }, 'agent stopping: draining open connections')
   report(await threads.drain(config.drainMs), log)
+  await pods.clearAway(CLEAR_AWAY_MS)
   stop.abort()
   certificates.close()
   await Promise.all([threads.stop(), admin.close(), metricsServer.close(), readyServer.close()])

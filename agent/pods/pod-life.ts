@@ -56,6 +56,8 @@ export class PodLife {
   /** Open while the pod is in the mesh. */
   #netnsFd: number | undefined
   #applied: Enrolment | undefined
+  /** It has left the mesh, and what it was kept for until now is taken away. */
+  #lettingGo: Promise<void> = Promise.resolve()
   /** It has left the mesh, and its listeners are still served. */
   #lingering: { readonly netnsFd: number; readonly timer: NodeJS.Timeout } | undefined
   #beginning: Beginning
@@ -325,7 +327,7 @@ export class PodLife {
   }
 
   #linger(netnsFd: number): void {
-    const timer = setTimeout(() => void this.#letGo(netnsFd), STRAGGLERS_MS).unref()
+    const timer = setTimeout(() => (this.#lettingGo = this.#letGo(netnsFd)), STRAGGLERS_MS).unref()
     this.#lingering = { netnsFd, timer }
   }
 
@@ -335,6 +337,13 @@ export class PodLife {
     clearTimeout(timer)
     this.#lingering = undefined
     return netnsFd
+  }
+
+  /** The agent stops, and nothing is open any more: what a pod was still kept for that has left the mesh is over. Never rejects. */
+  async clearAway(): Promise<void> {
+    const netnsFd = this.#endLingering()
+    if (netnsFd !== undefined) this.#lettingGo = this.#letGo(netnsFd)
+    await this.#lettingGo
   }
 
   /** A pod that is not enrolled, but was when an agent before this one ran here. */

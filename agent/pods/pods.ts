@@ -1,4 +1,5 @@
 /** The pods of this node: what the source tells, joined with what the mesh says of them. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import { errorText } from '../../lib/errors.ts'
 import type { Enrolment } from '../../lib/enrolment.ts'
 import type { LifeStatus } from './life-state.ts'
@@ -76,6 +77,16 @@ export class Pods implements PodEvents {
   /** Ends when every pod is as it should be, or as near as can be. */
   async settled(): Promise<void> {
     await Promise.all([...this.#lives.values()].map(life => life.settled))
+  }
+
+  /** The agent stops, its connections have ended: pods that have left the mesh keep nothing of it. Waits so long for that. */
+  async clearAway(timeoutMs: number): Promise<void> {
+    const over = new AbortController()
+    await Promise.race([
+      Promise.all([...this.#lives.values()].map(life => life.clearAway())),
+      sleep(timeoutMs, undefined, { signal: over.signal }).catch(() => undefined),
+    ])
+    over.abort()
   }
 
   get(uid: string): PodLife | undefined {

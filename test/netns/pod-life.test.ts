@@ -4,7 +4,7 @@ import t, { type Test } from 'tap'
 import { inspectRedirect } from '../../agent/redirect/apply.ts'
 import { nodePods, type NodePods } from '../helpers/node-pods.ts'
 import { canMakeGroups, podProcess } from '../helpers/pod-processes.ts'
-import { connectFrom, makePods, serve, type TestPod } from '../helpers/pods.ts'
+import { connectFrom, inPod, makePods, serve, type TestPod } from '../helpers/pods.ts'
 import { readAll } from '../helpers/tcp.ts'
 
 const PATIENCE = { withinMs: 2000, unknownMs: 2000 }
@@ -201,3 +201,25 @@ await t.test('peers are told that a pod ends as soon as discovery says so, once'
   t.strictSame(told, [pod.uid])
   t.equal(await node.pods.podSafe(pod.uid, PATIENCE), 'safe', 'of one that has gone nothing passes')
 })
+
+await t.test(
+  'an agent that stops leaves nothing in a pod that has left the mesh a moment before',
+  async t => {
+    const node = await world(t)
+    const pod = node.pod(node.client)
+    node.tell(pod)
+    await node.pods.podSeen(pod)
+    await node.state(pod.uid, 'enrolled')
+    const socket = await connectFrom(t, node.client, node.server.ip, 8080)
+    await once(socket, 'data')
+    node.tell(pod, { info: { podUid: pod.uid, enrolment: { mesh: false } } })
+    await node.state(pod.uid, 'not-enrolled')
+    const rules = () => inPod(node.client, 'sh', ['-c', 'iptables-save; ip6tables-save; ip rule; ip -6 rule'])
+    t.match(rules(), /CULVERT_PREROUTING[^]*lookup 100/, 'the way back stays for what is open')
+    socket.destroy()
+    await node.threads.drain(5000)
+    await node.pods.clearAway(10_000)
+    t.notMatch(rules(), /CULVERT|lookup 100/)
+    t.equal(node.keeper.holds(pod.uid), false)
+  },
+)
