@@ -244,7 +244,7 @@ await t.test('a pod is told of from when it has a node: who it is, and not yet w
   await client.until(() => client.responses.length > length)
   t.strictSame(
     client.responses.at(-1)?.resources.map(({ name }) => name),
-    [name],
+    [name, '/10.98.1.12'],
     'and can be asked for by its address',
   )
 })
