@@ -52,6 +52,7 @@ export async function checkNode(node: string): Promise<NodeReport> {
   )
   if (netns !== undefined) {
     await tryInside(netns, attempt)
+    findings.push(...(await listeners(netns)))
     closeSync(netns)
   }
   findings.push(ptraceScope(), ...(await checkRuntime()), ...(await checkNeighbours()))
@@ -107,6 +108,22 @@ async function tryInside(netns: number, attempt: Attempt): Promise<void> {
     'pidfd_getfd(2) needs Linux 5.6, CAP_SYS_PTRACE and kernel.yama.ptrace_scope below 3: without it, connections that wait while an agent restarts are lost',
     () => takeOver(netns),
   )
+}
+
+/** Nothing when there are no rules at all, which was said already. */
+async function listeners(netns: number): Promise<Finding[]> {
+  const iptables = await Iptables.detect(netns).catch(() => undefined)
+  if (!iptables) return []
+  if (iptables.seesListeners)
+    return [ok('listeners', 'a port that nobody listens on is refused by the kernel')]
+  return [
+    {
+      id: 'listeners',
+      state: 'warn',
+      text: 'there is no match for sockets: to a TCP probe every port of an enrolled pod will seem open',
+      hint: 'modprobe xt_socket; or let pods have HTTP, gRPC or exec probes',
+    },
+  ]
 }
 
 function takeOver(netns: number): string {

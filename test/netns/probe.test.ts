@@ -32,7 +32,17 @@ await t.test('what the agent does can be tried on this machine, and is', async t
   t.equal(code, 0, stderr)
   const { node, findings } = parseNodeReport(stdout.toString())
   t.equal(node, 'here')
-  for (const id of ['kernel', 'netns', 'iptables', 'rules', 'transparent', 'takeover', 'yama', 'neighbours'])
+  for (const id of [
+    'kernel',
+    'netns',
+    'iptables',
+    'rules',
+    'transparent',
+    'listeners',
+    'takeover',
+    'yama',
+    'neighbours',
+  ])
     t.match(
       findings.find(finding => finding.id === id),
       { state: 'ok' },

@@ -30,10 +30,14 @@ await t.test('a headless service is its pods: their addresses lead through the t
     t.match(await ask(`http://${host}:8080/`), { pod: 'db', line: { reason: 'mtls' } })
 })
 
-await t.test('internalTrafficPolicy Local stays on the node', async t => {
-  for (let at = 0; at < 6; at++)
-    t.match(await ask(`http://${vip('local')}/`), { pod: 'one', line: { reason: 'mtls' } })
-})
+await t.test(
+  'near endpoints are taken where the service says so, those of the node or of the zone',
+  async t => {
+    for (const name of ['local', 'near'])
+      for (let at = 0; at < 6; at++)
+        t.match(await ask(`http://${vip(name)}/`), { pod: 'one', line: { reason: 'mtls' } }, name)
+  },
+)
 
 await t.test('addresses and ports for the outside lead a pod through the tunnel', async t => {
   for (const url of ['http://203.0.113.7/', 'http://203.0.113.8/', `http://${NODE_B}:30080/`]) {
@@ -88,8 +92,11 @@ await t.test('a client of a service with affinity has one endpoint, as long as t
 
 await t.test('without any ready endpoint those on their way out are used while they answer', async t => {
   const { pods } = await lab.status()
-  for (const name of pods.map(({ name }) => name).filter(name => /^(?:one|two|three)$/.test(name)))
-    await lab.delPod(name, 1)
+  const far = pods.map(({ name }) => name).filter(name => /^(?:two|three)$/.test(name))
+  if (pods.some(({ name }) => name === 'one')) await lab.delPod('one', 1)
+  const other = await ask(`http://${vip('near')}/`)
+  t.ok(far.includes(other.pod ?? ''), 'without one in the zone, those of others')
+  for (const name of far) await lab.delPod(name, 1)
   await lab.addPods(echoPod('patient').replace('image: culvert.dev/lab-app', `command: ${PATIENT}`))
   const url = 'http://203.0.113.7/'
   const isPatient = async () => (await ask(url)).pod === 'patient' || undefined
