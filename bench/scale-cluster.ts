@@ -228,7 +228,6 @@ class Run {
       METRICS_PORT: '0',
       PORT_FILE: file('ports.json'),
       ROOT_OUT: file('root.pem'),
-      TUNNEL_WITHOUT_REPORT: 'true',
       LOG_LEVEL: 'warn',
     }
   }

@@ -105,8 +105,11 @@ export class SimulatedCluster {
     return [JSON.stringify(withVersion(writeObject(this.#fixed(resource)[at]!), 1))]
   }
 
+  /** No agent reports from the nodes: their pods count as tunnelled to because they are said to be somebody else's. */
   #fixed(resource: 'nodes' | 'namespaces'): readonly KubeObject[] {
-    return resource === 'nodes' ? nodesOf(this.pods) : namespacesOf(this.pods)
+    if (resource === 'namespaces') return namespacesOf(this.pods)
+    const annotations = { 'culvert.dev/agent': 'foreign' }
+    return nodesOf(this.pods).map(node => ({ ...node, metadata: { ...node.metadata, annotations } }))
   }
 
   #podsAt(slot: number): SimulatedPod[] {
