@@ -138,7 +138,8 @@ export class Observed {
   #annotate(pod: KubePod, observation: Observation): void {
     const text = annotationFor(pod, observation)
     if (text === undefined && pod.metadata.deletionTimestamp !== undefined) return
-    this.#annotations?.put(pod, text, observation.state === 'pending')
+    // What stands there may be of another pod that this one was copied from: that must not wait.
+    this.#annotations?.put(pod, text, observation.state === 'pending' && pod.status.mesh === undefined)
   }
 
   async #take(observations: readonly Observation[]): Promise<void> {

@@ -43,6 +43,9 @@ export class ApiServer {
   readonly requests: ApiRequest[] = []
   /** Asked in turn, before the server answers itself. */
   readonly faults = new Set<Fault>()
+  /** Answers what is no list and no watch. */
+  other: (message: IncomingMessage, response: ServerResponse) => void = (_, response) =>
+    refuse(response, 404, {})
   readonly #server: Server
   readonly #objects = new Map<string, { kind: KubeKind; object: Plain }>()
   readonly #lists = new Map<string, { items: Plain[]; version: number }>()
@@ -102,6 +105,11 @@ export class ApiServer {
     }
     this.#objects.set(place, { kind, object: versioned })
     this.#happened({ version: this.#version, kind, type, object: versioned })
+  }
+
+  /** As it is now. */
+  get(kind: KubeKind, key: string): Plain | undefined {
+    return this.#objects.get(`${kind} ${key}`)?.object
   }
 
   delete(kind: KubeKind, key: string): void {
@@ -175,7 +183,7 @@ export class ApiServer {
     const url = new URL(message.url ?? '/', 'http://server')
     const resource = WATCHED.find(({ path }) => path === url.pathname)
     if (!resource) {
-      refuse(response, 404, {})
+      this.other(message, response)
       return
     }
     const request: ApiRequest = {

@@ -39,9 +39,7 @@ export class StandInApi {
   }
 
   static async start(t: Test): Promise<StandInApi> {
-    const server = createServer((request, response) => {
-      api.#serve(request, response).catch(() => response.destroy())
-    })
+    const server = createServer((request, response) => api.serve(request, response))
     const api = new StandInApi(server)
     server.listen({ port: 0, host: '127.0.0.1' })
     await once(server, 'listening')
@@ -87,6 +85,11 @@ export class StandInApi {
   /** Requests by method and end of path. */
   asked(method: string, end: string): ApiRequest[] {
     return this.requests.filter(request => request.method === method && request.path.endsWith(end))
+  }
+
+  /** Answers a request that has come somewhere else. */
+  serve(request: IncomingMessage, response: ServerResponse): void {
+    this.#serve(request, response).catch(() => response.destroy())
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -143,7 +146,7 @@ function statusBody(status: number): Json {
 }
 
 /** RFC 7396. */
-function merge(target: unknown, patch: Json): Json {
+export function merge(target: unknown, patch: Json): Json {
   const merged: Json = { ...(target as Json | undefined) }
   for (const [key, value] of Object.entries(patch)) {
     if (value === null) delete merged[key]

@@ -111,6 +111,12 @@ await t.test('what an agent says is put into the annotation; what may pass soon 
   t.strictSame(desk.put_, [['one', undefined, false]])
 })
 
+await t.test('what stands there and is not so any more does not wait', async t => {
+  const { report, desk } = await scene([podWith('one', `enrolled ${stamp(1)}`)])
+  await report({ one: ['pending', 2] })
+  t.strictSame(desk.put_, [['one', `pending ${stamp(2)}`, false]])
+})
+
 await t.test('what stands there since before is not written again', async t => {
   const { report, desk } = await scene([podWith('one', `enrolled ${stamp(1)}`)])
   await report({ one: ['enrolled', 50] }, { instance: 'second', startedAtMs: 2000 })
