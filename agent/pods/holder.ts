@@ -9,8 +9,10 @@ import { PORT } from '../ports.ts'
 import { programPath, startChild } from '../sys/children.ts'
 import { closeFd } from '../sys/fd.ts'
 import { pidfdGetfd, pidfdKill, pidfdOpen } from '../sys/pidfd.ts'
+import { netnsInode } from '../sys/netns.ts'
 import { isListening, socketNetns } from '../sys/sockopt.ts'
 import type { PodListeners } from '../worker/messages.ts'
+import { cgroupOf, podUidOfProcess } from './cgroup.ts'
 import { listeningSockets } from './listening.ts'
 
 /** A process, told apart from a later one of the same number by when it started (proc_pid_stat(5), field 22). */
@@ -103,21 +105,32 @@ export function killHolder(holder: Holder): void {
 }
 
 /**
- * Finds a holder that nobody has on record: the record may be lost, but the sockets would go on taking their
- * share of the pod's connections. Only processes in our own network namespace count: the pod's own are not ours.
+ * Reports whether a holder lives in the same container as we do, and so as long. Another agent's does not: it ends with
+ * that agent's container, whatever we do.
  */
-export function findHolder(netnsFd: number): Holder | undefined {
+export function isInOurContainer(holder: Holder): boolean {
+  return cgroupOf(holder.pid) === cgroupOf('self')
+}
+
+/**
+ * Finds a holder that nobody has on record: the record may be lost, but the sockets would go on taking their
+ * share of the pod's connections. The pod's own processes are not ours, whatever they call themselves: those are in
+ * its network namespace or, where its uid is known, of its control groups.
+ */
+export function findHolder(netnsFd: number, podUid?: string): Holder | undefined {
   const sockets = listeningSockets(netnsFd).get(PORT.outbound)
   if (sockets === undefined) return undefined
   const links = new Set([...sockets].map(inode => `socket:[${inode}]`))
-  const home = statSync('/proc/self/ns/net').ino
+  const podNetns = netnsInode(netnsFd)
   for (const entry of readdirSync('/proc')) {
     const pid = Number(entry)
     if (!Number.isInteger(pid)) continue
     try {
       if (!links.has(readlinkSync(`/proc/${pid}/fd/${HOLDER_FDS.outbound}`))) continue
       if (readFileSync(`/proc/${pid}/cmdline`, 'latin1') !== `sleep\0${FOREVER}\0`) continue
-      if (statSync(`/proc/${pid}/ns/net`).ino !== home) continue
+      if (statSync(`/proc/${pid}`).uid !== process.geteuid!()) continue
+      if (netnsInode(`/proc/${pid}/ns/net`) === podNetns) continue
+      if (podUid !== undefined && podUidOfProcess(cgroupOf(pid) ?? '') === podUid) continue
     } catch {
       continue // gone meanwhile, or not ours to look at
     }

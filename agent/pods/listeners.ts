@@ -22,6 +22,7 @@ import {
   findHolder,
   HOLDER_FDS,
   isHolderAlive,
+  isInOurContainer,
   killHolder,
   startHolder,
   type Holder,
@@ -149,13 +150,14 @@ export class ListenerKeeper {
   }
 
   #takeOrMake(podUid: string, netnsFd: number, inode: bigint, session: Session): Kept {
-    const recorded: Holder | undefined = session.records[podUid] ?? findHolder(netnsFd)
+    const recorded: Holder | undefined = session.records[podUid] ?? findHolder(netnsFd, podUid)
     if (recorded) {
       const adoption = adoptFrom(recorded, inode)
       if (adoption.kind === 'adopted') {
-        const kept = { netnsInode: inode, listeners: adoption.listeners, holder: recorded }
+        const kept: Kept = { netnsInode: inode, listeners: adoption.listeners, holder: recorded }
+        this.#keepOurselves(podUid, kept)
         record(session, podUid, kept)
-        this.#log.info({ podUid, holder: recorded.pid }, 'took over listening sockets')
+        this.#log.info({ podUid, from: recorded.pid, holder: kept.holder.pid }, 'took over listening sockets')
         return kept
       }
       if (adoption.kind === 'forbidden')
@@ -176,6 +178,21 @@ export class ListenerKeeper {
     } catch (err) {
       closeAll(listeners)
       throw err
+    }
+  }
+
+  /** A holder in another container ends with the agent there: from the beginning one of our own takes its place. */
+  #keepOurselves(podUid: string, kept: Kept): void {
+    const before = kept.holder
+    if (isInOurContainer(before)) return
+    try {
+      kept.holder = this.#startHolder(podUid, kept.listeners)
+      killHolder(before)
+    } catch (err) {
+      this.#log.warn(
+        { podUid, holder: before.pid, err: errorText(err) },
+        'sockets are kept by a process of another container, which may end at any time',
+      )
     }
   }
 

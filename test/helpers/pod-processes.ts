@@ -32,6 +32,43 @@ function canMake(path: string): boolean {
   }
 }
 
+/** A control group as a container has one of its own; it ends, with all that is in it, when the test does or before. */
+export class TestGroup {
+  readonly #path: string
+
+  constructor(t: Test, name: string) {
+    this.#path = join(hierarchy!, `culvert-t${process.pid}-${groups++}-${name}`)
+    mkdirSync(this.#path)
+    t.teardown(async () => {
+      await this.end()
+      rmdirSync(this.#path)
+    })
+  }
+
+  /** What comes before a command that is to run in it. */
+  get argv(): readonly string[] {
+    return ['sh', '-c', `echo $$ > ${this.#path}/cgroup.procs && exec "$@"`, 'sh']
+  }
+
+  pids(): number[] {
+    return readFileSync(join(this.#path, 'cgroup.procs'), 'utf8')
+      .split('\n')
+      .filter(line => line !== '')
+      .map(Number)
+  }
+
+  /** Kills everything in it, as the runtime does when the first process of a container has ended. */
+  async end(): Promise<void> {
+    for (let pids; (pids = this.pids()).length > 0; await new Promise(setImmediate))
+      for (const pid of pids)
+        try {
+          process.kill(pid, 'SIGKILL')
+        } catch {
+          // It has ended by itself.
+        }
+  }
+}
+
 export interface PodProcess {
   readonly pid: number
   readonly child: ChildProcess

@@ -15,7 +15,7 @@ import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { PORT } from '../../agent/ports.ts'
 import type { HolderRecord } from '../../agent/pods/holder-file.ts'
-import { isHolderAlive } from '../../agent/pods/holder.ts'
+import { findHolder, isHolderAlive, killHolder, startHolder } from '../../agent/pods/holder.ts'
 import { ListenerKeeper } from '../../agent/pods/listeners.ts'
 import { listeningSockets } from '../../agent/pods/listening.ts'
 import { closeFd, listenTcp } from '../../agent/sys/socket.ts'
@@ -29,6 +29,7 @@ import {
   SOL_SOCKET,
 } from '../../agent/sys/sockopt.ts'
 import type { PodListeners } from '../../agent/worker/messages.ts'
+import { canMakeGroups, TestGroup } from '../helpers/pod-processes.ts'
 import { connectFrom, makePods, type TestPod } from '../helpers/pods.ts'
 import { quietLog } from '../helpers/quiet-log.ts'
 import { readAll } from '../helpers/tcp.ts'
@@ -226,6 +227,90 @@ await t.test(
     await kill(child)
   },
 )
+
+await t.test(
+  'the agent of another container takes over, and from then on nothing depends on the first one',
+  { skip: !canMakeGroups && 'no control groups can be made here' },
+  async t => {
+    const { pod, runDir, keeper } = world(t)
+    const [home, elsewhere] = makePods(t, ['home', 'elsewhere']) as [TestPod, TestPod]
+    const containers = ['first', 'second', 'third'].map(name => new TestGroup(t, name)) as [
+      TestGroup,
+      TestGroup,
+      TestGroup,
+    ]
+    const inside = (container: TestGroup, at: TestPod) => [
+      ...container.argv,
+      ...['ip', 'netns', 'exec', at.netns],
+    ]
+    await agent(t, runDir, pod, '', inside(containers[0], home))
+    const first = record(runDir)!
+    t.ok(containers[0].pids().includes(first.pid))
+    const waiting = Promise.all(
+      Array.from({ length: 10 }, async () =>
+        (await readAll(await connectFrom(t, pod, pod.ip, PORT.inbound))).toString(),
+      ),
+    )
+    await agent(t, runDir, pod, 'second', inside(containers[1], elsewhere))
+    t.strictSame(new Set(await waiting), new Set(['second']), 'what came before is served')
+    const second = record(runDir)!
+    t.ok(containers[1].pids().includes(second.pid), 'a holder of its own')
+    while (isHolderAlive(first)) await new Promise(setImmediate)
+    await containers[0].end()
+    t.ok(isHolderAlive(second))
+    t.equal((await readAll(await connectFrom(t, pod, pod.ip, PORT.inbound))).toString(), 'second')
+
+    // The second agent is killed, and its container goes on.
+    for (const pid of containers[1].pids()) if (pid !== second.pid) process.kill(pid, 'SIGKILL')
+    const late = connectFrom(t, pod, pod.ip, PORT.inbound)
+    await agent(t, runDir, pod, 'third', inside(containers[1], elsewhere))
+    t.equal((await readAll(await late)).toString(), 'third')
+    t.equal(record(runDir)!.pid, second.pid, 'in the same container the same holder stays')
+
+    // Without the record it is found, though the agents' networks differ.
+    rmSync(join(runDir, 'holders.json'))
+    await agent(t, runDir, pod, 'fourth', inside(containers[2], home))
+    while (isHolderAlive(second)) await new Promise(setImmediate)
+    t.ok(containers[2].pids().includes(record(runDir)!.pid))
+    await containers[1].end()
+    t.equal((await readAll(await connectFrom(t, pod, pod.ip, PORT.inbound))).toString(), 'fourth')
+    keeper.release(UID)
+    await keeper.idle()
+  },
+)
+
+await t.test(
+  "an agent whose successor's container ends keeps the sockets itself again",
+  { skip: !canMakeGroups && 'no control groups can be made here' },
+  async t => {
+    const { pod, runDir } = world(t)
+    const [first, second] = [new TestGroup(t, 'first'), new TestGroup(t, 'second')]
+    await agent(t, runDir, pod, 'first', first.argv)
+    await agent(t, runDir, pod, '', second.argv)
+    const held = record(runDir)!
+    t.ok(second.pids().includes(held.pid))
+    await second.end()
+    while (!isHolderAlive(record(runDir)!)) await new Promise(setImmediate)
+    t.ok(first.pids().includes(record(runDir)!.pid))
+    t.equal((await readAll(await connectFrom(t, pod, pod.ip, PORT.inbound))).toString(), 'first')
+  },
+)
+
+await t.test("a process of the pod's that passes for a holder is not taken for one", async t => {
+  const { pod, runDir } = world(t)
+  const listeners = ['outbound', 'inbound', 'hbone'] as const
+  const fds = listeners.map(name => inNetns(pod.fd, () => listenTcp({ port: PORT[name], reusePort: true })))
+  t.teardown(() => fds.forEach(closeFd))
+  const pretender = inNetns(pod.fd, () =>
+    startHolder({ outbound: fds[0]!, inbound: fds[1]!, hbone: fds[2]! }, () => undefined),
+  )
+  t.teardown(() => killHolder(pretender))
+  t.equal(findHolder(pod.fd, UID), undefined)
+  const keeper = keeperOf(t, runDir)
+  const own = owned(t, await keeper.acquire(UID, pod.fd))
+  t.not(socketInode(own.inbound), socketInode(fds[1]!))
+  t.ok(isHolderAlive(pretender), 'nor is it ended')
+})
 
 await t.test('a port that the application has taken is an error, and leaves no holder', async t => {
   const { pod, runDir, keeper } = world(t)
