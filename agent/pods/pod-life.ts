@@ -327,7 +327,9 @@ export class PodLife {
   }
 
   #linger(netnsFd: number): void {
-    const timer = setTimeout(() => (this.#lettingGo = this.#letGo(netnsFd)), STRAGGLERS_MS).unref()
+    const timer = setTimeout(() => {
+      this.#lettingGo = this.#letGo(netnsFd)
+    }, STRAGGLERS_MS).unref()
     this.#lingering = { netnsFd, timer }
   }
 

@@ -21,8 +21,8 @@ export function hasStatus(err: unknown, status: number): boolean {
 }
 
 /** Waits before the next try: longer each time, and as long as the server asked. Ends early when the signal aborts. */
-export async function waitAfter(err: unknown, backoff: Backoff, signal: AbortSignal): Promise<void> {
-  const askedMs = err instanceof ApiError ? err.retryAfterMs : 0
+export async function waitAfter(failure: unknown, backoff: Backoff, signal: AbortSignal): Promise<void> {
+  const askedMs = failure instanceof ApiError ? failure.retryAfterMs : 0
   await sleep(Math.max(backoff.next(), askedMs), undefined, { signal }).catch(() => undefined)
 }
 

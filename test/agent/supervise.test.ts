@@ -33,7 +33,7 @@ class Supervised {
       readFileSync(SCRIPT, 'utf8').replace('YOUNG=10\n', `YOUNG=${youth}\n`),
     )
     writeFileSync(join(dir, 'main.ts'), PRELUDE + agent)
-    const [program = '', ...args] = [...shell, join(dir, 'supervise.sh')]
+    const [program, ...args] = [...shell, join(dir, 'supervise.sh')]
     this.child = spawn(program, args, {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { PATH: [dirname(process.execPath), '/usr/bin', '/bin'].join(delimiter) },

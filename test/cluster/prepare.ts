@@ -20,7 +20,7 @@ export interface Prepared {
   /** Of the images, for whoever reads along. */
   readonly told: string
   /** Applies the manifests; resolves when everything is ready. */
-  install(): Promise<void>
+  readonly install: () => Promise<void>
 }
 
 /** Brings images to the nodes, and starts what the tests look at nodes with. Throws `KUBERNETES` or `CONFIG`. */

@@ -69,8 +69,17 @@ const statusOf = (pod: string): Promise<string> =>
 const agentToken = (pod: string, audience = 'culvert-ca'): Promise<string> =>
   kubectl
     .ok([
-      ...['create', 'token', 'culvert-agent', '-n', SYSTEM, '--audience', audience],
-      ...['--bound-object-kind', 'Pod', '--bound-object-name', pod],
+      'create',
+      'token',
+      'culvert-agent',
+      '-n',
+      SYSTEM,
+      '--audience',
+      audience,
+      '--bound-object-kind',
+      'Pod',
+      '--bound-object-name',
+      pod,
     ])
     .then(token => token.trim())
 

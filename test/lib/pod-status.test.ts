@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import t from 'tap'
 import { formatPodStatus, parsePodStatus, POD_STATES, statusDetail } from '../../lib/pod-status.ts'
 import { codePoint } from '../helpers/code-point.ts'
@@ -17,7 +17,7 @@ await t.test('a status is one line that people can read', async t => {
   )
 })
 
-await t.test('what was formatted is parsed again, whatever the detail holds', async t => {
+await t.test('what was formatted is parsed again, whatever the detail holds', async () => {
   fc.assert(
     fc.property(
       fc.constantFrom(...POD_STATES),

@@ -239,10 +239,7 @@ await t.test(
       TestGroup,
       TestGroup,
     ]
-    const inside = (container: TestGroup, at: TestPod) => [
-      ...container.argv,
-      ...['ip', 'netns', 'exec', at.netns],
-    ]
+    const inside = (container: TestGroup, at: TestPod) => [...container.argv, 'ip', 'netns', 'exec', at.netns]
     await agent(t, runDir, pod, '', inside(containers[0], home))
     const first = record(runDir)!
     t.ok(containers[0].pids().includes(first.pid))

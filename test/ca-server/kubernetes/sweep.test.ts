@@ -39,11 +39,11 @@ function scene(objects: readonly KubeObject[]) {
     role,
     sweep,
     /** Looks so many seconds later. */
-    async after(seconds: number) {
+    after: async (seconds: number) => {
       role.nowMs += seconds * 1000
       await sweep.look()
     },
-    observe(name: string, state: ObservedState, detail = '') {
+    observe: (name: string, state: ObservedState, detail = '') => {
       const observedAtMs = role.nowMs
       const common = { namespace: 'shop', name, node: 'node-a', instance: 'x', startedAtMs: 0 }
       seen.set(`uid-${name}`, { ...common, podUid: `uid-${name}`, state, detail, observedAtMs })

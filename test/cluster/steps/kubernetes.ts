@@ -150,7 +150,7 @@ export const kubernetesSteps: Step[] = [
         httpGet(kubectl, CLIENT, 'http://198.51.100.7/').catch(() => undefined),
       )
       const line = await loggedBy(kubectl, nodes.near, 'its line', entry =>
-        String(entry['dst.service'] ?? '').startsWith('balanced'),
+        JSON.stringify(entry['dst.service'] ?? '').includes('balanced'),
       )
       await kubectl.ok(['-n', 'shop', 'delete', 'service', 'balanced'])
       return `${seen.pod} saw ${seen.client}; reason ${String(line['reason'])}`
