@@ -143,6 +143,7 @@ export class DiscoverySession implements SessionManager {
   #fail(err: CulvertError): void {
     this.#failure ??= err
     this.#session.destroy(this.#failure)
+    if (this.#isConnected) return
     // A session waits for the connection that it is to be on, however long nobody answers there.
     this.#socket.destroy()
     this.#ended(this.#failure)

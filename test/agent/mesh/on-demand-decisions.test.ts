@@ -155,7 +155,7 @@ await t.test('decisions are those of an agent that holds everything, through all
         t.strictSame(lean.mesh.addresses.demand!.sizes(), { askedPending: 0, askedFound: 0, askedAbsent: 0 })
       },
     ),
-    { numRuns: 100 },
+    { numRuns: 25 },
   )
 })
 
