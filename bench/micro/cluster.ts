@@ -138,8 +138,7 @@ function slice(at: number, pods: number): KubeEndpointSlice {
   }
 }
 
-/** Pod number `at`, ready or not. */
-export function podOf(at: number, ready = true): KubePod {
+export function podOf(at: number): KubePod {
   const app = `app-${Math.floor(at / PODS_PER_SERVICE)}`
   const hash = (at * 2_654_435_761) % 2 ** 32
   return {
@@ -157,6 +156,6 @@ export function podOf(at: number, ready = true): KubePod {
       containers: [{ name: 'app', image: 'app' }],
       probePorts: [{ port: 8080, kind: 'http' }],
     },
-    status: { phase: 'Running', podIPs: [podIp(at)], ready },
+    status: { phase: 'Running', podIPs: [podIp(at)], ready: true },
   }
 }

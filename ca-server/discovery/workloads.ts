@@ -8,10 +8,9 @@
 import { create, toBinary } from '@bufbuild/protobuf'
 import { anyPack } from '@bufbuild/protobuf/wkt'
 import { bytesFromIp, canonicalIp } from '../../lib/address.ts'
-import { addressName, hostPortName } from '../../lib/discovery-names.ts'
 import type { Enrolment } from '../../lib/enrolment.ts'
 import type { KubeEndpointSlice, KubePod } from '../../lib/kube/objects.ts'
-import { WorkloadInfoSchema, type WorkloadInfo } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
+import { WorkloadInfoSchema } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
 import {
   AddressSchema,
   ExtensionSchema,
@@ -109,7 +108,7 @@ export function podWorkload(
     ],
     ...localityOf(world, spec.nodeName),
   })
-  return contentOf(workload, ips, info)
+  return contentOf(workload, spec.hostNetwork ? [] : ips)
 }
 
 /**
@@ -183,7 +182,7 @@ export function externalWorkloads(
         clusterId: settings.clusterId,
         networkMode: isNodeIp(ip) ? NetworkMode.HOST_NETWORK : NetworkMode.STANDARD,
       })
-      found.set(uid, contentOf(workload, [ip]))
+      found.set(uid, contentOf(workload, isNodeIp(ip) ? [] : [ip]))
     }
   }
   return found
@@ -195,17 +194,12 @@ function isPodAt(world: World, ip: string): boolean {
   return false
 }
 
-/** The address of a node is not its pods' name: who asks about it is told of them beside. */
-function contentOf(workload: Workload, ips: readonly string[], info?: WorkloadInfo): ResourceContent {
-  const names = ips.map(ip => addressName('', ip)) // of the network without a name
-  const isOnNode = workload.networkMode === NetworkMode.HOST_NETWORK
-  const hostPorts = (info?.hostPorts ?? []).map(({ hostPort }) => hostPortName(workload.node, hostPort))
-  const services = Object.keys(workload.services)
-  const node = workload.node === '' ? [] : [nodeGroup(workload.node)]
+function contentOf(workload: Workload, ips: readonly string[]): ResourceContent {
   return {
     bytes: toBinary(AddressSchema, create(AddressSchema, { type: { case: 'workload', value: workload } })),
-    aliases: [...(isOnNode ? [] : names), ...hostPorts],
-    groups: [...services, ...node, ...(isOnNode ? names : [])],
+    // The network is the empty one: `<network>/<ip>`.
+    aliases: ips.map(ip => `/${ip}`),
+    groups: [...Object.keys(workload.services), ...(workload.node === '' ? [] : [nodeGroup(workload.node)])],
   }
 }
 
