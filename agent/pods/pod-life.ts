@@ -314,16 +314,16 @@ export class PodLife {
     // It goes on by itself from here: should it come in one day, its connections do not wait for its certificate.
     if (this.#beginning === 'new') this.#beginning = 'running'
     const netnsFd = this.#netnsFd
-    this.#state.be('not-enrolled', '')
     if (netnsFd === undefined) {
       await this.#clearRemains()
-      return
+    } else {
+      this.#parts.guard.unwatch(this.pod.uid)
+      this.#applied = undefined
+      await removeRedirect(netnsFd, { keepReturnPath: true })
+      this.#netnsFd = undefined
+      this.#linger(netnsFd)
     }
-    this.#parts.guard.unwatch(this.pod.uid)
-    this.#applied = undefined
-    await removeRedirect(netnsFd, { keepReturnPath: true })
-    this.#netnsFd = undefined
-    this.#linger(netnsFd)
+    this.#state.be('not-enrolled', '')
   }
 
   #linger(netnsFd: number): void {
@@ -343,6 +343,7 @@ export class PodLife {
 
   /** The agent stops, and nothing is open any more: what a pod was still kept for that has left the mesh is over. Never rejects. */
   async clearAway(): Promise<void> {
+    if (this.#wish.kind === 'out') await this.settled
     const netnsFd = this.#endLingering()
     if (netnsFd !== undefined) this.#lettingGo = this.#letGo(netnsFd)
     await this.#lettingGo

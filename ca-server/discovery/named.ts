@@ -59,7 +59,7 @@ export class Named {
   unwant(name: string): void {
     const found = this.#set.lookup(name)
     this.#names.delete(name)
-    this.#asked.delete(name)
+    if (!this.#always.includes(name)) this.#asked.delete(name)
     this.#unanswer(name)
     for (const { name } of found) if (!this.#wants(name)) this.#has.delete(name)
   }
@@ -161,8 +161,12 @@ export class Named {
       if (other) this.#answeredBy(alias, other)
       else portion.remove(alias)
     }
-    for (const alias of resource?.aliases ?? [])
-      if (this.#names.has(alias) && !this.#holders.has(alias) && !this.#tell(alias, portion)) return false
+    for (const alias of resource?.aliases ?? []) {
+      if (!this.#names.has(alias) || this.#holders.has(alias)) continue
+      // Others may have come to have it at the same time.
+      for (const found of this.#set.lookup(alias)) if (!this.#give(found, portion)) return false
+      if (!this.#tell(alias, portion)) return false
+    }
     return true
   }
 

@@ -5,6 +5,7 @@
 import { renameSync, rmSync, symlinkSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Workload } from '../../agent/mesh/records.ts'
 import type { PodReport } from '../../agent/pods/pods.ts'
 import { CulvertError } from '../../lib/errors.ts'
 import { lastLines } from '../files.ts'
@@ -18,6 +19,13 @@ import { KeptProcess } from './kept-process.ts'
 
 /** What an agent says of a pod; the rest of its report is for people. */
 export type MeshState = Pick<PodReport, 'uid' | 'namespace' | 'name' | 'state' | 'detail'>
+
+/** What is looked at of an agent's dump. */
+interface ConfigDump {
+  readonly mesh: {
+    readonly workloads: readonly Pick<Workload, 'namespace' | 'name' | 'tunnelled' | 'healthy'>[]
+  }
+}
 
 const POLL_MS = 20
 /** What a new agent may take until it has all pods. */
@@ -101,6 +109,22 @@ export class NodeAgent {
       const found = (await this.pods())?.find(pod => pod.uid === uid)
       return found !== undefined && SETTLED.has(found.state)
     })
+  }
+
+  /**
+   * Waits until discovery has told this agent that these pods, on whatever node, are ready and take tunnels; at most so long.
+   * @param pods as `namespace/name`
+   * @returns those of which it has not heard
+   */
+  async hears(pods: Iterable<string>, timeoutMs: number): Promise<ReadonlySet<string>> {
+    const missing = new Set(pods)
+    await poll(timeoutMs, async () => {
+      const known = this.#current && (await adminJson<ConfigDump>(this.#current, '/config_dump'))
+      for (const { namespace, name, tunnelled, healthy } of known?.mesh.workloads ?? [])
+        if (tunnelled && healthy) missing.delete(`${namespace}/${name}`)
+      return missing.size === 0
+    })
+    return missing
   }
 
   /** Waits until the agent knows the pod no more, at most so long. */
@@ -192,10 +216,14 @@ export class NodeAgent {
   }
 }
 
-async function podsOf({ adminSocket }: Instance): Promise<MeshState[] | undefined> {
+function podsOf(instance: Instance): Promise<MeshState[] | undefined> {
+  return adminJson(instance, '/pods')
+}
+
+async function adminJson<T>({ adminSocket }: Instance, path: string): Promise<T | undefined> {
   try {
-    const { status, body } = await requestUnix(adminSocket, { path: '/pods', timeoutMs: 2000 })
-    return status === 200 ? (JSON.parse(body) as MeshState[]) : undefined
+    const { status, body } = await requestUnix(adminSocket, { path, timeoutMs: 2000 })
+    return status === 200 ? (JSON.parse(body) as T) : undefined
   } catch {
     return undefined // not there yet, or not any more: whoever asks has a deadline of their own
   }

@@ -37,6 +37,8 @@ const CONTAINER_END_MS = 1000
 const PART_END_MS = 1500
 /** What a start may take on a machine with much else to do, ms: for an agent to answer, then for each pod. */
 const START_TIMEOUT_MS = 60_000
+/** What discovery may take to tell every agent of a pod, ms. */
+const HEAR_TIMEOUT_MS = 10_000
 const MAX_WARNINGS = 100
 
 export class Supervisor {
@@ -166,10 +168,28 @@ export class Supervisor {
     await Promise.all([...this.#parts.agents.values()].map(agent => agent.answers(START_TIMEOUT_MS)))
     progress('pods')
     await Promise.all(pods.map(pod => this.#pods.run(pod, START_TIMEOUT_MS)))
+    await this.#heard()
     limitLogs(this.options.paths.logs, this.#watching.signal, name =>
       this.warn(`${name} grew too long and was emptied`),
     )
     watchFile(file, this.#watching.signal, () => this.#follow())
+  }
+
+  /** Every agent knows every pod that is in the mesh: the first connection is carried like any later one. */
+  async #heard(): Promise<void> {
+    const agents = [...this.#parts.agents.values()]
+    const told = (await Promise.all(agents.map(agent => agent.pods()))).flatMap(pods => pods ?? [])
+    const enrolled = told
+      .filter(({ state }) => state === 'enrolled')
+      .map(({ namespace, name }) => `${namespace}/${name}`)
+      .filter(name => this.cluster.pod(`Pod ${name}`)?.pod.status.ready)
+    await Promise.all(
+      agents.map(async agent => {
+        const missing = await agent.hears(enrolled, HEAR_TIMEOUT_MS)
+        if (missing.size > 0)
+          this.warn(`the agent of ${agent.node.name} has not heard of ${[...missing].join(', ')} yet`)
+      }),
+    )
   }
 
   /** The lab file has changed: brings the lab after it, one version at a time. */

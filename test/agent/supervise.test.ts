@@ -25,6 +25,7 @@ class Supervised {
   /** What the agent and its supervisor have said. */
   readonly said: string[] = []
   #wake = Promise.withResolvers<void>()
+  #isOver = false
 
   constructor(t: Test, shell: readonly string[], agent: string, youth = '10') {
     const dir = t.testdir()
@@ -47,6 +48,10 @@ class Supervised {
       }
     })
     this.ended = new Promise(resolve => this.child.once('exit', (code, signal) => resolve([code, signal])))
+    this.child.once('close', () => {
+      this.#isOver = true
+      this.#wake.resolve()
+    })
     for (const stream of [this.child.stdout!, this.child.stderr!])
       createInterface(stream).on('line', line => {
         this.said.push(line)
@@ -54,11 +59,12 @@ class Supervised {
       })
   }
 
-  /** Resolves with the line when so many of this kind were said. */
+  /** Resolves with the line when so many of this kind were said; rejects when all is over without it. */
   async line(kind: RegExp, count = 1): Promise<string> {
     for (;;) {
       const found = this.said.filter(line => kind.test(line))
       if (found.length >= count) return found[count - 1]!
+      if (this.#isOver) throw new Error(`ended without ${kind}: ${this.said.join(' | ')}`)
       this.#wake = Promise.withResolvers()
       await this.#wake.promise
     }
@@ -103,9 +109,10 @@ for (const [name, shell] of SHELLS)
       const it = new Supervised(
         t,
         shell,
-        `process.on('SIGTERM', () => { console.log('draining'); setTimeout(() => process.exit(7), 300) }); serve()`,
+        `process.on('SIGTERM', () => { console.log('draining'); setTimeout(() => process.exit(7), 300) })
+serve(); console.log('listening')`,
       )
-      await it.agent()
+      await it.line(/^listening/)
       it.child.kill('SIGTERM')
       await it.line(/draining/)
       it.child.kill('SIGTERM')
