@@ -25,6 +25,9 @@ export interface Holder {
 const FOREVER = '2147483647'
 const KEYS = ['outbound', 'inbound', 'hbone'] as const
 const FIRST_FD = 3
+/** On a busy machine a process may be put aside for some milliseconds. */
+const EXEC_MS = 50
+const NEVER = new Int32Array(new SharedArrayBuffer(4))
 
 /** Where each socket is in a holder. */
 export const HOLDER_FDS: PodListeners = { outbound: FIRST_FD, inbound: FIRST_FD + 1, hbone: FIRST_FD + 2 }
@@ -127,10 +130,10 @@ export function findHolder(netnsFd: number, podUid?: string): Holder | undefined
     if (!Number.isInteger(pid)) continue
     try {
       if (!links.has(readlinkSync(`/proc/${pid}/fd/${HOLDER_FDS.outbound}`))) continue
-      if (readFileSync(`/proc/${pid}/cmdline`, 'latin1') !== `sleep\0${FOREVER}\0`) continue
       if (statSync(`/proc/${pid}`).uid !== process.geteuid!()) continue
       if (netnsInode(`/proc/${pid}/ns/net`) === podNetns) continue
       if (podUid !== undefined && podUidOfProcess(cgroupOf(pid) ?? '') === podUid) continue
+      if (commandLine(pid) !== `sleep\0${FOREVER}\0`) continue
     } catch {
       continue // gone meanwhile, or not ours to look at
     }
@@ -138,6 +141,18 @@ export function findHolder(netnsFd: number, podUid?: string): Holder | undefined
     if (startTime !== undefined) return { pid, startTime }
   }
   return undefined
+}
+
+/**
+ * What a process was started with, each word ended by a zero. Whoever called `posix_spawn` goes on when the new program has
+ * its memory, a moment before the kernel has laid out its arguments: nothing at all is asked again for so long. Throws
+ * when there is no such process.
+ */
+function commandLine(pid: number): string {
+  for (const deadline = performance.now() + EXEC_MS; ; Atomics.wait(NEVER, 0, 0, 1)) {
+    const line = readFileSync(`/proc/${pid}/cmdline`, 'latin1')
+    if (line !== '' || performance.now() > deadline) return line
+  }
 }
 
 /** When a process started, in clock ticks since boot; undefined when there is none or only its remains. */

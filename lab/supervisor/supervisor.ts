@@ -146,9 +146,11 @@ export class Supervisor {
     return this.cluster.get(key)!.metadata
   }
 
-  /** Adds pods; resolves when all are ready. */
+  /** Adds pods; resolves when all are ready and every agent knows of them. */
   async addPods(wanted: readonly KubePod[]): Promise<LabPod[]> {
-    return Promise.all(wanted.map(pod => this.#pods.add(pod)))
+    const added = await Promise.all(wanted.map(pod => this.#pods.add(pod)))
+    await this.#heard(new Set(added.map(({ pod }) => pod.metadata.uid)))
+    return added
   }
 
   /** Takes everything down and removes it. */
@@ -175,16 +177,17 @@ export class Supervisor {
     watchFile(file, this.#watching.signal, () => this.#follow())
   }
 
-  /** Every agent knows every pod that is in the mesh: the first connection is carried like any later one. */
-  async #heard(): Promise<void> {
-    const agents = [...this.#parts.agents.values()]
-    const told = (await Promise.all(agents.map(agent => agent.pods()))).flatMap(pods => pods ?? [])
-    const enrolled = told
-      .filter(({ state }) => state === 'enrolled')
+  /** Every agent knows every pod that is in the mesh, or those of these: the first connection is carried like any later one. */
+  async #heard(uids?: ReadonlySet<string>): Promise<void> {
+    const asked = [...this.#parts.agents.values()].map(async agent => ({ agent, pods: await agent.pods() }))
+    const answered = (await Promise.all(asked)).filter(({ pods }) => pods !== undefined)
+    const enrolled = answered
+      .flatMap(({ pods }) => pods ?? [])
+      .filter(({ uid, state }) => state === 'enrolled' && (uids?.has(uid) ?? true))
       .map(({ namespace, name }) => `${namespace}/${name}`)
       .filter(name => this.cluster.pod(`Pod ${name}`)?.pod.status.ready)
     await Promise.all(
-      agents.map(async agent => {
+      answered.map(async ({ agent }) => {
         const missing = await agent.hears(enrolled, HEAR_TIMEOUT_MS)
         if (missing.size > 0)
           this.warn(`the agent of ${agent.node.name} has not heard of ${[...missing].join(', ')} yet`)

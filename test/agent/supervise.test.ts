@@ -6,12 +6,14 @@ import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 
 const SCRIPT = fileURLToPath(new URL('../../agent/supervise.sh', import.meta.url))
-/** Those that images have under the name of sh. */
+/** Those that images have under the name of sh, of them what is here; ours has dash. */
 const SHELLS = [
   ['dash', ['/usr/bin/dash']],
   ['bash', ['/usr/bin/bash', '--posix']],
   ['busybox', ['/usr/bin/busybox', 'sh']],
 ] as const
+const installed = SHELLS.filter(([, [path]]) => existsSync(path))
+t.not(installed.length, 0, 'a shell')
 
 /** Tells that it is there, and then does as its name says. */
 const PRELUDE = `const { pid } = process
@@ -76,8 +78,8 @@ class Supervised {
   }
 }
 
-for (const [name, shell] of SHELLS)
-  await t.test(name, { skip: !existsSync(shell[0]) && 'not installed' }, async t => {
+for (const [name, shell] of installed)
+  await t.test(name, async t => {
     await t.test('an agent that is killed is started again, at once and then ever later', async t => {
       const it = new Supervised(t, shell, 'serve()')
       for (let count = 1; count <= 4; count++) {

@@ -106,7 +106,7 @@ export class Victim {
       ...DEFAULT_PROXY,
       maxConnections,
       connectTimeoutMs: patienceMs,
-      responseTimeoutMs: 2 * patienceMs,
+      responseTimeoutMs: 4 * patienceMs, // longer than a handshake and a preface
       handshakeTimeoutMs: patienceMs,
       session: { ...DEFAULT_SESSION, prefaceTimeoutMs: patienceMs },
       clusterId: 'Kubernetes',
