@@ -6,6 +6,7 @@ import { accessLog, agentOn, SYSTEM } from '../../test/cluster/agents.ts'
 import { holdConnection, startLoad } from '../../test/cluster/clients.ts'
 import { ipOf } from '../../test/cluster/eyes.ts'
 import { inSeconds } from './coming-in.ts'
+import { measureEnds } from './ends.ts'
 import type { Measured } from './table.ts'
 import { clientOf, serverIp, type BenchWorld } from './world.ts'
 
@@ -22,7 +23,7 @@ export async function measureFaults(world: BenchWorld): Promise<Record<string, M
     ...(await flushed(world)),
     ...(await controlAway(world)),
     ...(await strict(world)),
-    ...(await ends(world)),
+    ...(await measureEnds(world)),
   }
 }
 
@@ -253,18 +254,5 @@ async function strict(world: BenchWorld): Promise<Record<string, Measured>> {
     'strict-node': {
       text: fromNode.ok ? 'gets in' : `refused (${fromNode.error}), logged as ${line?.reason ?? 'nothing'}`,
     },
-  }
-}
-
-async function ends(world: BenchWorld): Promise<Record<string, Measured>> {
-  const { kubectl } = world
-  world.progress('ends of connections')
-  const ip = await serverIp(world, 'mesh')
-  const reset = await kubectl.exec(CLIENT, ['node', 'bench/cluster/ask-reset.ts', ip, '7003'])
-  const refused = await kubectl.exec(CLIENT, ['node', 'test/cluster/get.ts', `http://${ip}:9/`])
-  const { error = 'answered' } = JSON.parse(refused.stdout.toString()) as { error?: string }
-  return {
-    'server-reset': { text: reset.stdout.toString().trim() },
-    'refused-port': { text: `connect succeeds, then ${error}` },
   }
 }

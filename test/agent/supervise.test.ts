@@ -78,8 +78,10 @@ class Supervised {
   }
 }
 
+// Most of it is waiting.
+t.jobs = installed.length
 for (const [name, shell] of installed)
-  await t.test(name, async t => {
+  void t.test(name, { buffered: true }, async t => {
     await t.test('an agent that is killed is started again, at once and then ever later', async t => {
       const it = new Supervised(t, shell, 'serve()')
       for (let count = 1; count <= 4; count++) {

@@ -30,10 +30,19 @@ export async function accessLog(kubectl: Kubectl, node: string): Promise<AccessL
 
 /** What a node's agent answers on its admin port, which only its own namespace can reach. */
 export async function admin(kubectl: Kubectl, node: string, path: string): Promise<unknown> {
-  const ask = `fetch('http://127.0.0.1:15000${path}').then(async answer => process.stdout.write(await answer.text()))`
+  return JSON.parse(await askAgent(kubectl, node, `http://127.0.0.1:15000${path}`)) as unknown
+}
+
+/** A node's metrics, as Prometheus would read them. */
+export async function metricsOf(kubectl: Kubectl, node: string): Promise<string> {
+  return await askAgent(kubectl, node, 'http://127.0.0.1:15020/metrics')
+}
+
+async function askAgent(kubectl: Kubectl, node: string, url: string): Promise<string> {
+  const ask = `fetch('${url}').then(async answer => process.stdout.write(await answer.text()))`
   const ran = await kubectl.exec(await agentOn(kubectl, node), ['node', '-e', ask])
-  if (ran.code === 0) return JSON.parse(ran.stdout.toString()) as unknown
-  throw new CulvertError('KUBERNETES', `admin port of the agent on ${node}: ${ran.stderr.trim()}`)
+  if (ran.code === 0) return ran.stdout.toString()
+  throw new CulvertError('KUBERNETES', `${url} of the agent on ${node}: ${ran.stderr.trim()}`)
 }
 
 /** The first word of what was observed of a pod: `enrolled`, `pending`, `drifted`; undefined when nothing is said. */

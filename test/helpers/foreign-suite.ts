@@ -369,8 +369,7 @@ export async function foreignServer(t: Test, can: Abilities): Promise<void> {
   await t.test(
     'after the server’s GOAWAY streams go on to their end, and new ones find another session',
     async t => {
-      const { id, app } = await call()
-      peer.do({ op: 'echo', id })
+      const { app } = await call('echo')
       app.write('before')
       await once(app, 'data')
       peer.do({ op: 'goaway' })
