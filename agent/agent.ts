@@ -57,6 +57,7 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
     trustDomain: config.trustDomain,
     network: config.network,
     culvertTypes: config.culvertTypes,
+    discovery: config.discovery,
   })
   const nodeAddresses = new NodeAddresses(config.nodeNetns, log.child({ component: 'node-addresses' }))
   const kubelet =
@@ -67,6 +68,7 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
           names: config.kubeletNames,
           log: log.child({ component: 'kubelet' }),
         })
+  const { demand } = mesh.addresses
   const router = new Router({
     mesh,
     nodeName: config.nodeName,
@@ -158,6 +160,7 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
   )
   const tellRoots = () => certificates.setRoots(mesh.roots(config.trustDomain) ?? [])
   mesh.onRootsChange(tellRoots)
+  if (demand) demand.onAnswer = tookMs => metrics.discoveryAnswered(tookMs)
 
   const guard = new RedirectGuard({
     log: log.child({ component: 'guard' }),
@@ -246,6 +249,7 @@ export async function runAgent(start: AgentStart, shutdown: Shutdown): Promise<n
   }
   await Promise.all([admin.start(), metricsServer.start(), readyServer.start()])
   own('discovery', discovery.run(stop.signal))
+  if (demand) own('what was asked for', demand.run(stop.signal))
   const reportStop = new AbortController()
   own('reports', reports.run(reportStop.signal))
   own('first picture', mesh.whenSynced(stop.signal).then(synced))

@@ -38,6 +38,8 @@ export interface AgentConfig {
   readonly drainMs: number
   /** How long a connection to an unknown address inside the cluster is held, ms. */
   readonly unknownHoldMs: number
+  /** Whether everything that discovery tells is held, or only what the node's pods talk to. */
+  readonly discovery: 'full' | 'on-demand'
   /** The discovery server knows Culvert's own types; false opposite an istiod. */
   readonly culvertTypes: boolean
   readonly tunnel: TunnelConfig
@@ -74,6 +76,7 @@ export const SETTINGS_HELP: readonly (readonly [name: string, fallback: string, 
   ['SECRET_TTL', '24h', 'lifetime asked for certificates'],
   ['TERMINATION_GRACE_PERIOD_SECONDS', '30', 'open connections may live until 5 s before this is over'],
   ['CONNECTION_TERMINATION_DEADLINE', '', 'how long exactly, instead'],
+  ['DISCOVERY', 'full', 'on-demand: hold only what the pods of this node talk to; full: the whole mesh'],
   ['UNKNOWN_HOLD', '1s', 'wait for discovery when an address of the cluster is not known yet'],
   ['CULVERT_TYPES', 'true', "false when the discovery server is an istiod, which lacks Culvert's types"],
   ...TUNNEL_HELP,
@@ -112,6 +115,7 @@ export function configFrom(env: Readonly<Record<string, string | undefined>>): A
       Math.max(1000, graceMs - (graceMs > 10_000 ? 5000 : 1000)),
     ),
     unknownHoldMs: settings.durationMs('UNKNOWN_HOLD', 1000),
+    discovery: settings.choice('DISCOVERY', ['full', 'on-demand'], 'full'),
     culvertTypes: settings.boolean('CULVERT_TYPES', true),
     tunnel: tunnelConfigFrom(settings),
   }

@@ -133,7 +133,7 @@ function plainReason(
     return 'peer-not-enrolled'
   }
   if (isOnAnyNode(context, sourceIp)) return 'peer-host-network'
-  return mesh.nodes.isInCluster(sourceIp) || !mesh.isSynced ? 'peer-unknown' : 'peer-external'
+  return mesh.nodes.isInCluster(sourceIp) || !mesh.knows(sourceIp) ? 'peer-unknown' : 'peer-external'
 }
 
 function isOwnNode({ mesh, nodeName, ownAddresses }: AdmissionContext, ip: string): boolean {

@@ -207,7 +207,10 @@ export class Discovery {
       id: `ztunnel~${ip}~${podName}.${podNamespace}~${podNamespace}.svc.${clusterDomain}`,
       metadata: { ...metadata },
     }
-    for (const subscription of this.#subscriptions.values()) requests.push({ node, ...subscription.begin() })
+    for (const subscription of this.#subscriptions.values()) {
+      const update = () => subscription.update()
+      requests.push({ node, ...subscription.begin(() => requests.offer(update)) })
+    }
   }
 
   async #headers(): Promise<Record<string, string>> {
@@ -236,6 +239,7 @@ export class Discovery {
     if (this.#connectedSinceMs !== undefined) return
     this.#connectedSinceMs = Date.now()
     this.#log.info({ server: this.#options.url.host }, 'discovery stream is open')
+    for (const subscription of this.#subscriptions.values()) subscription.opened()
     this.#options.onConnected()
   }
 

@@ -4,25 +4,25 @@
  * as it was: old knowledge is better than none.
  */
 import { Cidr } from '../../lib/address.ts'
+import { systemClock, type Clock } from '../../lib/clock.ts'
 import { mergeEnrolment, parseEnrolment, type Enrolment, type EnrolmentWishes } from '../../lib/enrolment.ts'
 import { otherMeshOf } from '../../lib/kube/other-mesh.ts'
 import type { LocalPod } from '../pods/source.ts'
+import { Addresses } from './addresses.ts'
 import { ChangeLog, type ChangeListener } from './changes.ts'
 import { decodeNamespace, decodeNode, decodeTrustBundle } from './decode-culvert.ts'
 import { decodePolicy } from './decode-policy.ts'
-import { AddressDecoder } from './decode-workload.ts'
 import type { Origin } from './endpoints.ts'
 import { Interner } from '../../lib/interner.ts'
 import { Nodes } from './nodes.ts'
 import { Policies } from './policies.ts'
-import type { Locality, NamespaceRecord, TrustBundleRecord, Workload } from './records.ts'
+import type { NamespaceRecord, TrustBundleRecord, Workload } from './records.ts'
 import type { ResourceKind } from './resource-kind.ts'
-import { Services } from './services.ts'
+import type { Services } from './services.ts'
 import { Waiters } from './waiters.ts'
-import { Workloads } from './workloads.ts'
+import type { Workloads } from './workloads.ts'
 
 const POLICY_TYPE = 'type.googleapis.com/istio.security.Authorization'
-const NOWHERE: Locality = { region: '', zone: '', subzone: '' }
 const NO_WISHES: EnrolmentWishes = { problems: [] }
 
 export interface MeshOptions {
@@ -45,25 +45,27 @@ export interface MeshOptions {
   culvertWaitMs?: number
   /** Ranges of pods and services beyond what the nodes say. */
   clusterCidrs?: readonly string[]
+  /**
+   * `full`: all workloads and services are held. `on-demand`: those of the node, and what its pods talk to; the rest
+   * is asked for when a connection needs it (`ask`). @default 'full'
+   */
+  discovery?: 'full' | 'on-demand'
+  /** By which what was asked for grows old. @default systemClock */
+  clock?: Clock
 }
 
 export class Mesh {
   readonly #options: Required<MeshOptions>
   readonly #changes = new ChangeLog()
-  readonly #decoder: AddressDecoder
   readonly #enrolments = new Interner<Enrolment>()
   readonly #namespaces = new Map<string, NamespaceRecord>()
   readonly #trustBundles = new Map<string, TrustBundleRecord>()
-  /** Workloads of our own node by the uid of their pod. */
-  readonly #ownPods = new Map<string, Workload>()
   readonly #waiters = new Waiters()
   readonly #unsettled: Set<ResourceKind>
   #culvertTimer: NodeJS.Timeout | undefined
   #isSynced = false
-  #locality = NOWHERE
 
-  readonly workloads: Workloads
-  readonly services: Services
+  readonly addresses: Addresses
   readonly policies: Policies
   readonly nodes: Nodes
   /** What a discovery client subscribes to on this mesh's behalf. */
@@ -78,20 +80,34 @@ export class Mesh {
       defaultWishes: { problems: [] },
       culvertWaitMs: 3000,
       clusterCidrs: [],
+      discovery: 'full',
+      clock: systemClock,
       ...options,
     }
-    const { network, trustDomain, clusterCidrs, culvertTypes } = this.#options
-    this.workloads = new Workloads(this.#changes, network)
-    this.services = new Services(this.#changes)
+    const { clusterCidrs, culvertTypes } = this.#options
+    this.addresses = new Addresses({
+      ...this.#options,
+      enrolments: this.#enrolments,
+      changes: this.#changes,
+      addressesOfNode: name => this.nodes.addressesOf(name),
+      lost: () => this.#waiters.wakeAll(),
+    })
     this.policies = new Policies(this.#changes)
     this.nodes = new Nodes(
       this.#changes,
       clusterCidrs.map(cidr => Cidr.parse(cidr)),
     )
-    this.#decoder = new AddressDecoder({ network, trustDomain, enrolments: this.#enrolments })
     this.kinds = this.#makeKinds(culvertTypes)
     this.#unsettled = new Set(this.kinds)
     this.#changes.onChange(({ ips, broad }) => (broad ? this.#waiters.wakeAll() : this.#waiters.wake(ips)))
+  }
+
+  get workloads(): Workloads {
+    return this.addresses.workloads
+  }
+
+  get services(): Services {
+    return this.addresses.services
   }
 
   /** Reports whether the first full picture has been received; it stays so when the server goes away. */
@@ -114,9 +130,43 @@ export class Mesh {
     this.#changes.onChange(listener)
   }
 
-  /** Resolves at the next change that may concern the address, or after the time. Never rejects. */
-  changed(ip: string, timeoutMs: number): Promise<void> {
-    return this.#waiters.wait(ip, timeoutMs)
+  /**
+   * Reports whether all is known about the address, and a port of it, that the server knows: what is not known is not
+   * there.
+   */
+  knows(ip: string, port?: number): boolean {
+    return this.#isSynced && !this.isAwaited(ip, port)
+  }
+
+  /** Reports whether what is known of them may be a part, because it is held only when it is asked for. */
+  isAwaited(ip: string, port?: number): boolean {
+    return this.addresses.isAwaited(this.#namesOf(ip, port))
+  }
+
+  /** Reports whether an answer about them is certain to come: the server has been asked, and is there. */
+  isAnswering(ip: string, port?: number): boolean {
+    return this.addresses.isAnswering(this.#namesOf(ip, port))
+  }
+
+  /** Reports whether there is a server to ask; where nothing is asked for there is none. */
+  get canAsk(): boolean {
+    return this.addresses.demand?.canAsk ?? false
+  }
+
+  /**
+   * Asks about an address that a pod of this node talks to, and the port if it is the one who calls. False when too
+   * much is asked for `asker`: then nobody will be told when an answer no longer holds.
+   */
+  ask(asker: string, ip: string, port?: number): boolean {
+    return this.addresses.ask(this.#namesOf(ip, port), asker)
+  }
+
+  /**
+   * Resolves at the next change that may concern the address, or after the time. Never rejects. False when too many
+   * questions wait already, the pod's or all.
+   */
+  changed(podUid: string, timeoutMs: number, ip: string, port?: number): Promise<boolean> {
+    return this.addresses.hold(this.#namesOf(ip, port), this.#waiters.wait(ip, timeoutMs, podUid))
   }
 
   /** Resolves once the first full picture is there; rejects when the signal aborts before. */
@@ -154,12 +204,12 @@ export class Mesh {
 
   /** The workload of the pod of this node that has the uid. Only Culvert's own server tells uids. */
   ownPod(podUid: string): Workload | undefined {
-    return this.#ownPods.get(podUid)
+    return this.addresses.ownPods.get(podUid)
   }
 
   /** All of them. */
   ownPods(): MapIterator<Workload> {
-    return this.#ownPods.values()
+    return this.addresses.ownPods.values()
   }
 
   /** Tells the namespaces in which the above may answer otherwise than before. */
@@ -207,7 +257,7 @@ export class Mesh {
       node: workload?.node || nodeName,
       cluster: workload?.cluster || clusterId,
       network,
-      locality: workload?.locality ?? this.#locality,
+      locality: workload?.locality ?? this.addresses.ownLocality,
     }
   }
 
@@ -221,6 +271,7 @@ export class Mesh {
       namespaces: this.#namespaces.size,
       nodes: this.nodes.size,
       trustBundles: this.#trustBundles.size,
+      ...this.addresses.demand?.sizes(),
     }
   }
 
@@ -254,29 +305,38 @@ export class Mesh {
         podCidrs: node.podCidrs.map(range => range.text),
       })),
       trustBundles: [...this.#trustBundles.values()],
+      ...(this.addresses.demand && { demand: this.addresses.demand.dump() }),
     }
+  }
+
+  #namesOf(ip: string, port: number | undefined): readonly string[] {
+    return this.addresses.namesOf(ip, port, this.nodes.at(ip))
   }
 
   #makeKinds(culvertTypes: boolean): ResourceKind[] {
     const kind = (
       type: string,
-      put: (name: string, bytes: Uint8Array) => void,
-      remove: (name: string) => void,
+      put: ResourceKind['put'],
+      remove: ResourceKind['remove'],
+      wants?: ResourceKind['wants'],
     ): ResourceKind => {
       const made: ResourceKind = {
         typeUrl: `type.googleapis.com/${type}`,
         put,
         remove,
         settled: () => this.#settle(made),
+        ...(wants && { wants }),
       }
       return made
     }
     const standard = [
       kind(
         'istio.workload.Address',
-        (name, bytes) => this.#putAddress(name, bytes),
-        name => this.#removeAddress(name),
+        (name, bytes) => this.addresses.put(name, bytes),
+        name => this.addresses.remove(name),
+        this.addresses.demand,
       ),
+      // Always as a whole: no name says which policies concern a pod, and to miss one is to let in whom it refuses.
       kind(
         'istio.security.Authorization',
         (name, bytes) => this.policies.put(decodePolicy(name, bytes)),
@@ -320,46 +380,6 @@ export class Mesh {
     ]
   }
 
-  #putAddress(name: string, bytes: Uint8Array): void {
-    const record = this.#decoder.decode(name, bytes)
-    if (record.kind === 'service') {
-      this.#removeWorkload(name)
-      this.services.put(record.service)
-      return
-    }
-    this.services.remove(name)
-    const { workload } = record
-    const before = this.workloads.put(workload)
-    if (before === 'same') return
-    this.services.moveMember(before, workload)
-    this.#noteOwn(before, workload)
-  }
-
-  #removeAddress(name: string): void {
-    this.services.remove(name)
-    this.#removeWorkload(name)
-  }
-
-  #removeWorkload(uid: string): void {
-    const before = this.workloads.remove(uid)
-    if (!before) return
-    this.services.moveMember(before, undefined)
-    this.#noteOwn(before, undefined)
-  }
-
-  /** Keeps what is said of the pods of our own node, and tells when what they are meant to be may have changed. */
-  #noteOwn(before: Workload | undefined, after: Workload | undefined): void {
-    const { nodeName } = this.#options
-    const was = before?.node === nodeName ? before : undefined
-    const is = after?.node === nodeName ? after : undefined
-    if (was?.details && this.#ownPods.get(was.details.podUid) === was)
-      this.#ownPods.delete(was.details.podUid)
-    if (is?.details) this.#ownPods.set(is.details.podUid, is)
-    if (is) this.#locality = is.locality
-    const namespace = (is ?? was)?.namespace
-    if (namespace !== undefined && !isMeantAlike(was, is)) this.#changes.namespace(namespace)
-  }
-
   #settle(kind: ResourceKind): void {
     if (this.#isSynced || !this.#unsettled.delete(kind)) return
     this.#changes.broad()
@@ -375,14 +395,4 @@ export class Mesh {
     this.#changes.broad()
     this.#waiters.synced()
   }
-}
-
-/** Reports whether two states of a workload of our own ask the same of its agent. */
-function isMeantAlike(was: Workload | undefined, is: Workload | undefined): boolean {
-  return (
-    was?.serviceAccount === is?.serviceAccount &&
-    was?.details?.podUid === is?.details?.podUid &&
-    was?.details?.enrolment === is?.details?.enrolment &&
-    was?.details?.terminating === is?.details?.terminating
-  )
 }

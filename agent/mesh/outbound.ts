@@ -43,9 +43,27 @@ export function decideOutbound(mesh: Mesh, from: RoutedPod, ip: string, port: nu
   const excluded = exclusion(from, ip, port)
   if (excluded) {
     const info = typeof entry === 'object' ? entry.service?.info : undefined
-    return certain(plain(ip, port, excluded, workload && peerOf(workload), info))
+    const decision = plain(ip, port, excluded, workload && peerOf(workload), info)
+    // Nothing that may be known of it matters, but for the ports above.
+    return { decision, isUncertain: AGENT_PORTS.has(port) && mesh.isAwaited(ip, port) }
   }
 
+  const answer = byAddress(mesh, from, entry, workload, ip, port)
+  if (!mesh.isAwaited(ip, port)) return answer
+  // A pod at the far end of a tunnel proves who it is. Anything else is not said while the server may know better.
+  const isProved =
+    entry === undefined && workload?.isPod && !workload.details?.terminating && isTunnel(answer.decision)
+  return isProved ? answer : { ...answer, isUncertain: true }
+}
+
+function byAddress(
+  mesh: Mesh,
+  from: RoutedPod,
+  entry: ServiceEntry | 'hidden' | undefined,
+  workload: Workload | undefined,
+  ip: string,
+  port: number,
+): OutboundAnswer {
   if (typeof entry === 'object' && hasService(entry)) {
     if (entry.service.mode !== 'passthrough')
       return toService(mesh, from, entry, { ip, port, isExternal: false })
@@ -123,8 +141,8 @@ function toAddress(
     if (requireOutbound) return certain(required(ip, 'is a service that is not reached through the mesh'))
     return certain(plain(ip, port, serviceReason))
   }
-  // Before the first full picture nobody can say what is outside.
-  if (mesh.nodes.isInCluster(ip) || !mesh.isSynced) {
+  // Before the server has told all that it knows nobody can say what is outside.
+  if (mesh.nodes.isInCluster(ip) || !mesh.knows(ip, port)) {
     const decision = requireOutbound
       ? required(ip, 'is not known to discovery')
       : plain(ip, port, 'peer-unknown')
@@ -163,6 +181,10 @@ function behindNode(
 /** `kubernetes.default`, which the API server itself keeps. */
 function isApiServer({ namespace, name }: ServiceInfo): boolean {
   return namespace === 'default' && name === 'kubernetes'
+}
+
+function isTunnel(decision: RouteDecision): boolean {
+  return decision.kind === 'forward' && decision.endpoints.every(({ via }) => via.kind === 'hbone')
 }
 
 function exclusion({ excludedOutbound, excludedRanges }: RoutedPod, ip: string, port: number) {

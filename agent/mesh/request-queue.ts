@@ -4,6 +4,7 @@ import { CulvertError } from '../../lib/errors.ts'
 export class RequestQueue<T> implements AsyncIterable<T> {
   readonly #limit: number
   readonly #items: T[] = []
+  readonly #offers = new Set<() => T | undefined>()
   #wake: (() => void) | undefined
   #isClosed = false
 
@@ -20,16 +21,23 @@ export class RequestQueue<T> implements AsyncIterable<T> {
     this.#wake?.()
   }
 
+  /** Has a request made when there is nothing else to send: what comes together until then needs only one. */
+  offer(make: () => T | undefined): void {
+    this.#offers.add(make)
+    this.#wake?.()
+  }
+
   /** Ends the stream of requests; what waits is dropped. */
   close(): void {
     this.#isClosed = true
     this.#items.length = 0
+    this.#offers.clear()
     this.#wake?.()
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<T, void> {
     while (!this.#isClosed) {
-      const item = this.#items.shift()
+      const item = this.#items.shift() ?? this.#made()
       if (item !== undefined) {
         yield item
         continue
@@ -38,5 +46,14 @@ export class RequestQueue<T> implements AsyncIterable<T> {
       this.#wake = resolve
       await promise
     }
+  }
+
+  #made(): T | undefined {
+    for (const make of this.#offers) {
+      this.#offers.delete(make)
+      const item = make()
+      if (item !== undefined) return item
+    }
+    return undefined
   }
 }

@@ -28,6 +28,17 @@ import type { Workload } from './records.ts'
 const MAX_WARNED_POLICIES = 1000
 /** The node's addresses are looked for no more often. */
 const OWN_ADDRESSES_MS = 1000
+/** How long an answer is waited for while the server is there: being slow is not being away. */
+const ANSWER_HOLD_MS = 5000
+/** How long one who comes in waits for the server to say who it is. */
+const PEER_HOLD_MS = 100
+
+/** Nothing goes out in the clear because of a crowd of questions: the pod's own. */
+const TOO_MUCH_ASKED: RouteDecision = {
+  kind: 'refuse',
+  reason: 'unreachable',
+  detail: 'too many connections of the pod wait to hear where they go',
+}
 
 export interface RouterOptions {
   readonly mesh: Mesh
@@ -120,27 +131,33 @@ export class Router implements Control {
     this.#listeners.push(listener)
   }
 
-  /** Where a captured connection goes. Waits up to `unknownHoldMs` for an address that should be known. */
-  async route({ podUid, ip, port }: RouteQuestion): Promise<RouteDecision> {
+  /**
+   * Where a captured connection goes. Waits up to `unknownHoldMs` for an address that should be known, and longer
+   * for an answer that is certain to come.
+   */
+  async route(question: RouteQuestion): Promise<RouteDecision> {
     this.counters.routes++
-    let answer = this.#decideOutbound(podUid, ip, port)
-    if (answer.isUncertain) {
-      this.counters.held++
-      const deadline = performance.now() + this.#unknownHoldMs
-      for (
-        let left = this.#unknownHoldMs;
-        answer.isUncertain && left > 0;
-        left = deadline - performance.now()
-      ) {
-        await this.#mesh.changed(ip, left)
-        answer = this.#decideOutbound(podUid, ip, port)
-      }
+    const { podUid, ip, port } = question
+    let hasRoom = true
+    const decide = () => {
+      // What there is to be asked for may depend on what has been answered.
+      hasRoom = this.#mesh.ask(podUid, ip, port)
+      return this.#decideOutbound(podUid, ip, port)
+    }
+    let answer = decide()
+    if (answer.isUncertain && hasRoom) {
+      const held = await this.#hold(question, answer, decide)
+      answer = held.answer
+      hasRoom &&= held.hasRoom
     }
     this.#asked.add(ip)
     const { decision, service } = answer
-    if (service === undefined) return decision
-    this.#asked.add(service)
-    if (decision.kind !== 'forward' || !answer.hasAffinity) return decision
+    if (service !== undefined) this.#asked.add(service)
+    if (!hasRoom) {
+      this.#invalidate(podUid) // nobody will say when it does not hold any more
+      if (answer.isUncertain && this.#mesh.canAsk) return TOO_MUCH_ASKED
+    }
+    if (service === undefined || decision.kind !== 'forward' || !answer.hasAffinity) return decision
     const endpoints = this.#affinity.inOrder(podUid, service, decision.endpoints)
     return { ...decision, endpoints, inOrder: true }
   }
@@ -149,24 +166,49 @@ export class Router implements Control {
   async admit(question: AdmitQuestion): Promise<AdmitDecision> {
     this.counters.admissions++
     const { podUid, sourceIp } = question
+    if (!this.#ownAddresses.has(sourceIp)) await this.#meet(sourceIp, podUid)
     if (question.identity === undefined && !this.#mesh.workloads.byIp(sourceIp)) this.#lookForOwnAddresses()
-    let answer = this.#decideAdmission(question)
+    const decide = () => this.#decideAdmission(question)
+    let answer = decide()
     if (answer.isUncertain && !this.#unheardOf.has(podUid)) {
-      this.counters.held++
-      const deadline = performance.now() + this.#unknownHoldMs
-      for (
-        let left = this.#unknownHoldMs;
-        answer.isUncertain && left > 0;
-        left = deadline - performance.now()
-      ) {
-        await this.#mesh.changed(question.ip, left)
-        answer = this.#decideAdmission(question)
-      }
+      ;({ answer } = await this.#hold({ podUid, ip: question.ip }, answer, decide))
       if (answer.isUncertain) this.#giveUpOn(podUid)
     }
     this.#asked.add(sourceIp)
     if (answer.verdict) this.#report(question, answer.verdict)
     return answer.decision
+  }
+
+  /** Asks who the peer is, if that is to be asked. It decides nothing but under which word: worth a moment. */
+  async #meet(ip: string, podUid: string): Promise<void> {
+    if (!this.#mesh.ask(`${podUid} inbound`, ip)) return
+    const deadline = performance.now() + PEER_HOLD_MS
+    while (this.#mesh.isAnswering(ip)) {
+      const left = deadline - performance.now()
+      if (left <= 0 || !(await this.#mesh.changed(podUid, left, ip))) return
+    }
+  }
+
+  /**
+   * Waits for what may better the answer, as long as that is worth it and there is room to wait, and gives the last
+   * one.
+   */
+  async #hold<A extends { readonly isUncertain: boolean }>(
+    { podUid, ip, port }: { podUid: string; ip: string; port?: number },
+    first: A,
+    decide: () => A,
+  ): Promise<{ answer: A; hasRoom: boolean }> {
+    this.counters.held++
+    const startMs = performance.now()
+    let answer = first
+    while (answer.isUncertain) {
+      const forMs = this.#mesh.isAnswering(ip, port) ? ANSWER_HOLD_MS : 0
+      const left = startMs + Math.max(forMs, this.#unknownHoldMs) - performance.now()
+      if (left <= 0) break
+      if (!(await this.#mesh.changed(podUid, left, ip, port))) return { answer, hasRoom: false }
+      answer = decide()
+    }
+    return { answer, hasRoom: true }
   }
 
   #decideOutbound(podUid: string, ip: string, port: number): OutboundAnswer {

@@ -88,6 +88,16 @@ export class Services {
     for (const { answers } of this.#entries.values()) answers.clear()
   }
 
+  /** Every service that has the single address, for all or some of its ports, whoever may see it. */
+  allAt(ip: string): readonly ServiceEntry[] {
+    return [...(this.#byVip.get(ip) ?? []), ...(this.#byExternalIp.get(ip) ?? [])]
+  }
+
+  /** Every service that has the port on every node. */
+  allAtNodePort(nodePort: number): readonly ServiceEntry[] {
+    return this.#byNodePort.get(nodePort) ?? []
+  }
+
   /** Adds or replaces a service. */
   put(service: Service): void {
     const entry = this.#entry(service.key)

@@ -6,6 +6,9 @@
  * much for one request, nothing is told; the server then sends everything, perhaps in many responses, and what it
  * has not named when it falls quiet is gone. Waiting for the quiet is on purpose: something kept a little too long
  * is tried and fails, something forgotten too early is taken for a stranger.
+ *
+ * A type whose resources are asked for by name is the same but for that names go with the first request and with
+ * later ones, and that an answer to each of them says more surely than quiet that all has been told.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { MessageInitShape } from '@bufbuild/protobuf'
@@ -57,12 +60,16 @@ export class Subscription {
   readonly #versions = new Map<string, string>()
   // Names held from before that a full answer has not confirmed yet; undefined when the server knows what we hold.
   #unconfirmed: Set<string> | undefined
+  // Names asked for with the first request of the stream, and not answered on it yet.
+  readonly #unanswered = new Set<string>()
+  #ask: () => void = () => undefined
   #settleTimer: NodeJS.Timeout | undefined
   #quietTimer: NodeJS.Timeout | undefined
   #isSettled = false
 
   constructor(options: SubscriptionOptions) {
     this.#options = options
+    options.kind.wants?.attach({ ask: () => this.#ask(), forget: name => this.#versions.delete(name) })
   }
 
   get typeUrl(): string {
@@ -79,16 +86,39 @@ export class Subscription {
     return this.#isSettled
   }
 
-  /** A new stream: the first request of this type on it. */
-  begin(): DeltaRequest {
+  /** A new stream: the first request of this type on it. `ask` is called when `update` has another one. */
+  begin(ask: () => void = () => undefined): DeltaRequest {
+    const { wants } = this.#options.kind
+    const names = wants?.begin()
+    this.#ask = ask
     let bytes = 0
     // A map entry costs two tags and two lengths; the lengths here are at most two bytes each.
     for (const [name, version] of this.#versions) bytes += Buffer.byteLength(name) + version.length + 10
     const fits = bytes <= this.#options.maxRequestBytes
     this.#unconfirmed = fits ? undefined : new Set(this.#versions.keys())
+    if (!fits && wants?.isAnsweredByName) for (const name of names ?? []) this.#unanswered.add(name)
     return {
       typeUrl: this.typeUrl,
       ...(fits && { initialResourceVersions: Object.fromEntries(this.#versions) }),
+      // To ask for nothing is to ask for everything and to give that up.
+      ...(names && { resourceNamesSubscribe: ['*', ...names], resourceNamesUnsubscribe: ['*'] }),
+    }
+  }
+
+  /** The stream stands: the server answers. */
+  opened(): void {
+    this.#options.kind.wants?.opened()
+  }
+
+  /** Another request, when there are names to ask for or to give up. */
+  update(): DeltaRequest | undefined {
+    const names = this.#options.kind.wants?.take()
+    if (!names) return undefined
+    for (const name of names.unsubscribe) this.#unanswered.delete(name)
+    return {
+      typeUrl: this.typeUrl,
+      resourceNamesSubscribe: names.subscribe,
+      resourceNamesUnsubscribe: names.unsubscribe,
     }
   }
 
@@ -97,6 +127,9 @@ export class Subscription {
     clearTimeout(this.#settleTimer)
     clearTimeout(this.#quietTimer)
     this.#unconfirmed = undefined
+    this.#unanswered.clear()
+    this.#ask = () => undefined
+    this.#options.kind.wants?.closed()
   }
 
   /**
@@ -125,6 +158,7 @@ export class Subscription {
       if (at % SLICE === SLICE - 1) await pause(signal)
     }
     this.counters.bytes += bytes
+    this.#options.kind.wants?.applied()
     this.#waitForQuiet(bytes)
 
     const request: DeltaRequest = { typeUrl: this.typeUrl, responseNonce: response.nonce }
@@ -147,7 +181,8 @@ export class Subscription {
     try {
       if (name === '') throw new Error('a resource without a name')
       if (resource?.typeUrl !== this.typeUrl) throw new Error(`its type is '${resource?.typeUrl ?? ''}'`)
-      this.#options.kind.put(name, resource.value)
+      if (!this.#answer(name, true) && this.#options.kind.put(name, resource.value) === 'unwanted')
+        return undefined
     } catch (err) {
       this.counters.rejected++
       return errorText(err)
@@ -161,13 +196,20 @@ export class Subscription {
     this.#unconfirmed?.delete(name)
     this.#versions.delete(name)
     this.counters.removed++
-    this.#options.kind.remove(name)
+    if (!this.#answer(name, false)) this.#options.kind.remove(name)
+  }
+
+  /** Reports whether it is the answer to a name that was asked for, and no resource of its own. */
+  #answer(name: string, isFound: boolean): boolean {
+    this.#unanswered.delete(name)
+    return this.#options.kind.wants?.answer(name, isFound) ?? false
   }
 
   #waitForQuiet(bytes: number): void {
     const { settleMs, quietMs } = this.#options
     if (!this.#isSettled && bytes < SMALL_BYTES) this.#settle()
     if (!this.#isSettled) this.#settleTimer = setTimeout(() => this.#settle(), settleMs)
+    if (this.#unanswered.size > 0) return
     if (this.#unconfirmed) this.#quietTimer = setTimeout(() => this.#forgetUnconfirmed(), quietMs)
   }
 

@@ -59,9 +59,25 @@ export class Workloads {
     )
   }
 
+  /** Every pod that has or had the address. */
+  podsAt(ip: string): readonly Workload[] {
+    const owners = this.#byIp.get(ip)
+    if (owners === undefined) return []
+    return Array.isArray(owners) ? owners : [owners]
+  }
+
+  allOfHostNetworkAt(ip: string): readonly Workload[] {
+    return this.#hostNetwork.get(ip) ?? []
+  }
+
   /** A host-network workload at the address, if one is known. */
   hostNetworkAt(ip: string): Workload | undefined {
     return this.#hostNetwork.get(ip)?.at(-1)
+  }
+
+  /** Every pod that the port of the node leads to, at whichever of its addresses. */
+  allAtHostPort(node: string, port: number): readonly Workload[] {
+    return (this.#hostPorts.get(`${node} ${port}`) ?? []).map(({ workload }) => workload)
   }
 
   /** The pod that a port of a node leads to, at one of its addresses. */

@@ -101,6 +101,12 @@ export class AgentMetrics {
     'Discovery streams that ended',
     ['reason'],
   )
+  readonly #answerSeconds = new Histogram({
+    name: 'culvert_discovery_answer_seconds',
+    help: 'Time until discovery answered for an address that was asked for',
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5],
+    registers: [this.#registry],
+  })
   readonly #accessLogDropped = this.#counter(
     'culvert_access_log_dropped_lines_total',
     'Access-log lines that were dropped because their reader was too slow',
@@ -182,6 +188,10 @@ export class AgentMetrics {
   /** `reason`: one of a few words. */
   discoveryTerminated(reason: string): void {
     this.#terminations.inc({ reason: this.#terminationReasons.of(reason) })
+  }
+
+  discoveryAnswered(tookMs: number): void {
+    this.#answerSeconds.observe(tookMs / 1000)
   }
 
   accessLogDropped(lines: number): void {

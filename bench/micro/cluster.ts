@@ -138,7 +138,8 @@ function slice(at: number, pods: number): KubeEndpointSlice {
   }
 }
 
-export function podOf(at: number): KubePod {
+/** Pod number `at`, ready or not. */
+export function podOf(at: number, ready = true): KubePod {
   const app = `app-${Math.floor(at / PODS_PER_SERVICE)}`
   const hash = (at * 2_654_435_761) % 2 ** 32
   return {
@@ -156,6 +157,6 @@ export function podOf(at: number): KubePod {
       containers: [{ name: 'app', image: 'app' }],
       probePorts: [{ port: 8080, kind: 'http' }],
     },
-    status: { phase: 'Running', podIPs: [podIp(at)], ready: true },
+    status: { phase: 'Running', podIPs: [podIp(at)], ready },
   }
 }

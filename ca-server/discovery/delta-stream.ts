@@ -14,6 +14,8 @@ export interface DeltaStreamOptions {
   readonly log: Logger
   /** What a client that asks by name is given unasked: see `SubscriptionOptions`. */
   readonly always?: readonly string[]
+  /** Content of one response, before its last resource. @default 512 KiB */
+  readonly maxBytes?: number
   /** Told of each response and each refusal by the client, for metrics. */
   readonly observe?: {
     sent(typeUrl: string, resources: number, removed: number): void
@@ -106,12 +108,8 @@ export class DeltaStream {
       this.#hasExpired = true
       this.wake()
     }
-    const { always = [] } = this.#options
-    const subscription = new Subscription(set, request, {
-      maxBytes: MAX_RESPONSE_BYTES,
-      always,
-      expired,
-    })
+    const { always = [], maxBytes = MAX_RESPONSE_BYTES } = this.#options
+    const subscription = new Subscription(set, request, { maxBytes, always, expired })
     this.#types.set(set.typeUrl, { subscription, unacknowledged: new Set() })
     this.#options.log.debug(
       {

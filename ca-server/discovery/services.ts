@@ -2,6 +2,7 @@
 import { create, toBinary } from '@bufbuild/protobuf'
 import { anyPack } from '@bufbuild/protobuf/wkt'
 import { bytesFromIp, canonicalIp } from '../../lib/address.ts'
+import { addressName, nodePortName } from '../../lib/discovery-names.ts'
 import type { KubeService } from '../../lib/kube/objects.ts'
 import { ServiceInfoSchema } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
 import {
@@ -45,22 +46,32 @@ export function serviceResource(service: KubeService, clusterDomain: string): Re
   })
   return {
     bytes: toBinary(AddressSchema, create(AddressSchema, { type: { case: 'service', value: message } })),
-    aliases: [...ips, ...externalIps(service)].map(ip => `/${ip}`),
+    aliases: [
+      ...[...ips, ...externalIps(service)].map(ip => addressName('', ip)),
+      ...nodePortsOf(service).map(({ nodePort }) => nodePortName(nodePort)),
+    ],
   }
 }
 
 /** What only Culvert's agents read; nothing for most services. */
 function extensionsOf(service: KubeService): Extension[] {
-  const { sessionAffinity, ports } = service.spec
+  const { sessionAffinity } = service.spec
   const external = externalIps(service)
-  const nodePorts = ports.filter(({ protocol, nodePort }) => protocol === 'TCP' && nodePort !== undefined)
+  const nodePorts = nodePortsOf(service)
   if (sessionAffinity !== 'ClientIP' && external.length === 0 && nodePorts.length === 0) return []
   const info = create(ServiceInfoSchema, {
     clientAffinity: sessionAffinity === 'ClientIP',
     externalAddresses: external.map(ip => bytesFromIp(ip)),
-    nodePorts: Object.fromEntries(nodePorts.map(({ nodePort, port }) => [nodePort!, port])),
+    nodePorts: Object.fromEntries(nodePorts.map(({ nodePort, port }) => [nodePort, port])),
   })
   return [create(ExtensionSchema, { name: SERVICE_EXTENSION, config: anyPack(ServiceInfoSchema, info) })]
+}
+
+/** TCP ports that every node has for the service. */
+function nodePortsOf({ spec }: KubeService): { nodePort: number; port: number }[] {
+  return spec.ports.flatMap(({ protocol, nodePort, port }) =>
+    protocol === 'TCP' && nodePort !== undefined ? [{ nodePort, port }] : [],
+  )
 }
 
 /**

@@ -8,9 +8,10 @@
 import { create, toBinary } from '@bufbuild/protobuf'
 import { anyPack } from '@bufbuild/protobuf/wkt'
 import { bytesFromIp, canonicalIp } from '../../lib/address.ts'
+import { addressName, hostPortName } from '../../lib/discovery-names.ts'
 import type { Enrolment } from '../../lib/enrolment.ts'
 import type { KubeEndpointSlice, KubePod } from '../../lib/kube/objects.ts'
-import { WorkloadInfoSchema } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
+import { WorkloadInfoSchema, type WorkloadInfo } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
 import {
   AddressSchema,
   ExtensionSchema,
@@ -108,7 +109,7 @@ export function podWorkload(
     ],
     ...localityOf(world, spec.nodeName),
   })
-  return contentOf(workload, spec.hostNetwork ? [] : ips)
+  return contentOf(workload, ips, info)
 }
 
 /**
@@ -182,7 +183,7 @@ export function externalWorkloads(
         clusterId: settings.clusterId,
         networkMode: isNodeIp(ip) ? NetworkMode.HOST_NETWORK : NetworkMode.STANDARD,
       })
-      found.set(uid, contentOf(workload, isNodeIp(ip) ? [] : [ip]))
+      found.set(uid, contentOf(workload, [ip]))
     }
   }
   return found
@@ -194,12 +195,17 @@ function isPodAt(world: World, ip: string): boolean {
   return false
 }
 
-function contentOf(workload: Workload, ips: readonly string[]): ResourceContent {
+/** The address of a node is not its pods' name: who asks about it is told of them beside. */
+function contentOf(workload: Workload, ips: readonly string[], info?: WorkloadInfo): ResourceContent {
+  const names = ips.map(ip => addressName('', ip)) // of the network without a name
+  const isOnNode = workload.networkMode === NetworkMode.HOST_NETWORK
+  const hostPorts = (info?.hostPorts ?? []).map(({ hostPort }) => hostPortName(workload.node, hostPort))
+  const services = Object.keys(workload.services)
+  const node = workload.node === '' ? [] : [nodeGroup(workload.node)]
   return {
     bytes: toBinary(AddressSchema, create(AddressSchema, { type: { case: 'workload', value: workload } })),
-    // The network is the empty one: `<network>/<ip>`.
-    aliases: ips.map(ip => `/${ip}`),
-    groups: [...Object.keys(workload.services), ...(workload.node === '' ? [] : [nodeGroup(workload.node)])],
+    aliases: [...(isOnNode ? [] : names), ...hostPorts],
+    groups: [...services, ...node, ...(isOnNode ? names : [])],
   }
 }
 

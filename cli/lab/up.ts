@@ -2,7 +2,7 @@
 import { Option, type Command } from 'commander'
 import { LOG_LEVELS } from '../../lib/log.ts'
 import type { Lab } from '../../lab/lab.ts'
-import { duration, jsonOption, nameOption, seconds, verb } from '../command.ts'
+import { duration, jsonOption, nameOption, pair, seconds, verb } from '../command.ts'
 import { EXIT, isTerminal, note, print, printJson, Steps, styled } from '../output.ts'
 
 interface UpOptions {
@@ -13,6 +13,7 @@ interface UpOptions {
   readonly certTtl?: string
   readonly logLevel: string
   readonly grace: number
+  readonly agentEnv?: Record<string, string>
 }
 
 export function upVerb(): Command {
@@ -29,6 +30,7 @@ export function upVerb(): Command {
       ['culvert lab up', 'the default lab, until Ctrl-C'],
       ['culvert lab up --detach --name two', 'a second one beside it, in the background'],
       ['culvert lab up --file shop.yaml', 'your own pods and services'],
+      ['culvert lab up --agent-env DISCOVERY=on-demand', 'agents that hold only what their pods talk to'],
       ['culvert lab up --cert-ttl 20s', 'certificates that are renewed every ten seconds'],
     ],
   })
@@ -43,6 +45,12 @@ export function upVerb(): Command {
       new Option('--log-level <level>', 'of agents and ca-server').choices([...LOG_LEVELS]).default('info'),
     )
     .addOption(new Option('--grace <seconds>', 'what an agent gets to end in').argParser(seconds).default(10))
+    .addOption(
+      new Option(
+        '--agent-env <name=value>',
+        'a setting of the agents; may be given more than once',
+      ).argParser(pair),
+    )
     .action(up)
 }
 
@@ -63,6 +71,7 @@ async function up(options: UpOptions): Promise<void> {
       ...(options.certTtl === undefined ? {} : { certTtl: options.certTtl }),
       logLevel: options.logLevel,
       graceSeconds: options.grace,
+      ...(options.agentEnv === undefined ? {} : { agentEnv: options.agentEnv }),
       isTied: options.detach !== true,
       progress: step => steps.begin(step),
       ...(options.detach ? {} : { warn: note }),

@@ -30,6 +30,8 @@ export interface StartOptions {
   readonly graceSeconds?: number
   /** Name of the process whose calls from a node are a kubelet's. @default whatever calls from the node */
   readonly kubelet?: string
+  /** More settings for the agents, by name as in their environment. */
+  readonly agentEnv?: Readonly<Record<string, string>>
   /**
    * The lab ends with this process, however that ends. When false it stays until someone takes it down.
    * @default true
@@ -91,7 +93,16 @@ function spawnSupervisor(
   options: StartOptions & { name: string; isTied: boolean; isRootless: boolean },
   dir: string,
 ): ChildProcess {
-  const { name, file = DEFAULT_LAB_FILE, certTtl, logLevel, trustDomain, graceSeconds, kubelet } = options
+  const {
+    name,
+    file = DEFAULT_LAB_FILE,
+    certTtl,
+    logLevel,
+    trustDomain,
+    graceSeconds,
+    kubelet,
+    agentEnv = {},
+  } = options
   const optional = {
     'cert-ttl': certTtl,
     'log-level': logLevel,
@@ -105,6 +116,7 @@ function spawnSupervisor(
     `--dir=${dir}`,
     `--file=${resolve(file)}`,
     ...Object.entries(optional).flatMap(([flag, value]) => (value === undefined ? [] : `--${flag}=${value}`)),
+    ...Object.entries(agentEnv).map(([name, value]) => `--agent-env=${name}=${value}`),
     ...(options.isTied ? ['--tied'] : []),
     ...(options.isRootless ? ['--rootless'] : []),
   ]

@@ -23,6 +23,8 @@ export type MeshState = Pick<PodReport, 'uid' | 'namespace' | 'name' | 'state' |
 /** What is looked at of an agent's dump. */
 interface ConfigDump {
   readonly mesh: {
+    /** Of an agent that asks for what its pods talk to. */
+    readonly demand?: unknown
     readonly workloads: readonly Pick<Workload, 'namespace' | 'name' | 'tunnelled' | 'healthy'>[]
   }
 }
@@ -120,6 +122,7 @@ export class NodeAgent {
     const missing = new Set(pods)
     await poll(timeoutMs, async () => {
       const known = this.#current && (await adminJson<ConfigDump>(this.#current, '/config_dump'))
+      if (known?.mesh.demand !== undefined) missing.clear() // it asks when it needs to know
       for (const { namespace, name, tunnelled, healthy } of known?.mesh.workloads ?? [])
         if (tunnelled && healthy) missing.delete(`${namespace}/${name}`)
       return missing.size === 0

@@ -23,10 +23,16 @@ const { values } = parseArgs({
     'trust-domain': { type: 'string', default: 'cluster.local' },
     grace: { type: 'string', default: '10' },
     kubelet: { type: 'string' },
+    'agent-env': { type: 'string', multiple: true, default: [] },
     rootless: { type: 'boolean', default: false },
     tied: { type: 'boolean', default: false },
   },
 })
+
+function settingOf(text: string): [name: string, value: string] {
+  const at = text.indexOf('=')
+  return [text.slice(0, at), text.slice(at + 1)]
+}
 
 function report(value: unknown): void {
   try {
@@ -57,6 +63,7 @@ try {
       logLevel: values['log-level'],
       graceSeconds: Number(values.grace),
       kubelet: values.kubelet,
+      agentEnv: Object.fromEntries(values['agent-env'].map(settingOf)),
     },
     paths: labPaths(values.name, values.dir),
     file: values.file,

@@ -1,4 +1,5 @@
 /** A lab for a test file: named after the process, down when the test ends, whatever happens. */
+import { execPath } from 'node:process'
 import type { Test } from 'tap'
 import { startLab, type Lab, type StartOptions } from '../../lab/lab.ts'
 
@@ -22,6 +23,21 @@ export function notOpenAt(
 }
 
 const NOTED_WITHIN_MS = 500
+
+/**
+ * The manifest with the lab's application replaced by HTTP on 8080 that does not end when it is told to: as a pod should,
+ * until nobody sends it connections any more.
+ */
+export function patient(manifest: string): string {
+  const command = JSON.stringify([
+    execPath,
+    '-e',
+    `process.on('SIGTERM', () => {})
+  const app = (request, response) => response.end(JSON.stringify({ pod: process.env.POD_NAME }, null, 1))
+  require('http').createServer(app).listen(8080)`,
+  ])
+  return manifest.replace('image: culvert.dev/lab-app', `command: ${command}`)
+}
 
 /** A manifest of one pod that does nothing until something is run in it. */
 export function idlePod(name: string, namespace: string, serviceAccount: string, node: string): string {

@@ -1,9 +1,8 @@
 /** Services as users know them from kube-proxy, seen from a pod in the mesh: who answers, and how it was reached. */
-import { execPath } from 'node:process'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { podNamed, until, type AccessLine } from '../../lab/demo/facts.ts'
-import { labFor } from '../helpers/lab.ts'
+import { labFor, patient } from '../helpers/lab.ts'
 import { endedConnections } from '../helpers/lab-facts.ts'
 
 const NODE_B = '10.99.0.12'
@@ -14,15 +13,6 @@ let nextPort = 20_000
 const lab = await labFor(t, { file: fileURLToPath(new URL('services.yaml', import.meta.url)) })
 const client = await podNamed(lab, 'client')
 const { services } = await lab.status()
-
-/** HTTP on 8080 that does not end when it is told to. */
-const PATIENT = JSON.stringify([
-  execPath,
-  '-e',
-  `process.on('SIGTERM', () => {})
-  const app = (request, response) => response.end(JSON.stringify({ pod: process.env.POD_NAME }, null, 1))
-  require('http').createServer(app).listen(8080)`,
-])
 
 await t.test('a headless service is its pods: their addresses lead through the tunnel', async t => {
   const db = await podNamed(lab, 'db')
@@ -97,7 +87,7 @@ await t.test('without any ready endpoint those on their way out are used while t
   const other = await ask(`http://${vip('near')}/`)
   t.ok(far.includes(other.pod ?? ''), 'without one in the zone, those of others')
   for (const name of far) await lab.delPod(name, 1)
-  await lab.addPods(echoPod('patient').replace('image: culvert.dev/lab-app', `command: ${PATIENT}`))
+  await lab.addPods(patient(echoPod('patient')))
   const url = 'http://203.0.113.7/'
   const isPatient = async () => (await ask(url)).pod === 'patient' || undefined
   await until('an answer', LIMIT_MS, isPatient)
