@@ -7,7 +7,7 @@ import { until } from '../../lab/demo/facts.ts'
 import { expect } from '../../lab/demo/narrator.ts'
 import { holdConnection, startLoad } from '../../test/cluster/clients.ts'
 import type { Measured } from './table.ts'
-import { clientOf, serverIp, whenObserved, type BenchWorld } from './world.ts'
+import { clientOf, serverIp, startPair, whenObserved, type BenchWorld } from './world.ts'
 
 const OPEN = 10
 const PODS = 8
@@ -30,6 +30,9 @@ export async function measureComingIn(world: BenchWorld): Promise<Record<string,
     if (round + 1 < world.rounds) {
       await kubectl.annotate('namespace/bench-mesh', 'culvert.dev/mesh', null)
       await whenObserved(world, undefined)
+      // Another client: the last one's tunnel is kept for a while, and would need no SYN.
+      await kubectl.ok(['delete', 'pod', '-n', 'bench-mesh', 'client', '--now'])
+      await startPair(world, 'mesh')
     }
   }
   const total = OPEN * world.rounds

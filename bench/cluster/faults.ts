@@ -7,6 +7,7 @@ import { holdConnection, startLoad } from '../../test/cluster/clients.ts'
 import { ipOf } from '../../test/cluster/eyes.ts'
 import { inSeconds } from './coming-in.ts'
 import { measureEnds } from './ends.ts'
+import { measureRollout } from './rollout.ts'
 import type { Measured } from './table.ts'
 import { clientOf, serverIp, type BenchWorld } from './world.ts'
 
@@ -19,7 +20,7 @@ const STRANGER = clientOf('none')
 export async function measureFaults(world: BenchWorld): Promise<Record<string, Measured>> {
   return {
     ...(await killed(world)),
-    ...(await rolledOut(world)),
+    ...(await measureRollout(world)),
     ...(await flushed(world)),
     ...(await controlAway(world)),
     ...(await strict(world)),
@@ -98,34 +99,6 @@ async function killed(world: BenchWorld): Promise<Record<string, Measured>> {
       value: Math.max(...windows),
     },
     'kill-twice': { text: `${tell(window)}; the slowest took ${inSeconds(twice.slowestMs)}`, value: window },
-  }
-}
-
-async function rolledOut(world: BenchWorld): Promise<Record<string, Measured>> {
-  const { kubectl } = world
-  world.progress('agents are rolled out')
-  const ip = await serverIp(world, 'mesh')
-  const held = await Promise.all(
-    Array.from({ length: OPEN }, () => holdConnection(kubectl, CLIENT, ip, 7000)),
-  )
-  const load = await startLoad(kubectl, CLIENT, `http://${ip}:8080/`, RATE)
-  await kubectl.ok(['-n', SYSTEM, 'rollout', 'restart', 'ds/culvert-agent'])
-  await kubectl.ok(['-n', SYSTEM, 'rollout', 'status', 'ds/culvert-agent', '--timeout=300s'])
-  const { requests, failures } = await load.stop()
-  const open = await Promise.all(
-    held.map(
-      async connection => await Promise.race([connection.result.then(({ how }) => how), sleep(1, 'open')]),
-    ),
-  )
-  const stillOpen = open.filter(how => how === 'open').length
-  const { template } = (await kubectl.get('ds', '-n', SYSTEM, 'culvert-agent')).spec
-  await Promise.all(held.map(async connection => await connection.stop()))
-  return {
-    'rollout-new': { text: `${failures.length} of ${requests} fail`, value: failures.length },
-    'rollout-open': {
-      text: `${stillOpen} of ${OPEN} still open when it was over; the old agents drain for ${template?.spec.terminationGracePeriodSeconds} s`,
-      value: OPEN - stillOpen,
-    },
   }
 }
 

@@ -5,6 +5,7 @@
 import { writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
 import { errorText, CulvertError } from '../../lib/errors.ts'
+import { unlessAborted } from '../../lib/unless-aborted.ts'
 import { openCluster } from '../../test/cluster/local.ts'
 import { prepare } from '../../test/cluster/prepare.ts'
 import { describeCommit, describeMachine } from '../machine.ts'
@@ -27,7 +28,7 @@ what a real Istio ambient was measured by, and prints both beside each other. Ta
   --image NAME, --app-image NAME   as for npm run test:cluster
   --help          this text
 
-Exit status: 0, or 1 when something could not be measured, 2 for a wrong command line.
+Exit status: 0, or 1 when something could not be measured, 2 for a wrong command line, 130 when interrupted.
 `
 
 const PARTS = {
@@ -63,6 +64,8 @@ async function main(): Promise<number> {
   const progress = (what: string) => process.stderr.write(`bench: ${what}\n`)
   progress('a cluster')
   const cluster = await openCluster()
+  const interrupted = new AbortController()
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort())
   const results: Results = {}
   const gaps: Record<string, string> = {}
   try {
@@ -72,10 +75,10 @@ async function main(): Promise<number> {
     const world: BenchWorld = { ...prepared, rounds, progress }
     await startPairs(world)
     for (const [name, measure] of Object.entries(PARTS)) {
-      if (only !== undefined && only !== name) continue
+      if ((only !== undefined && only !== name) || interrupted.signal.aborted) continue
       try {
         if (name !== 'coming-in') await enrolled(world)
-        Object.assign(results, await measure(world))
+        Object.assign(results, await unlessAborted(measure(world), interrupted.signal))
       } catch (err) {
         gaps[name] = errorText(err)
         progress(`${name} could not be measured: ${errorText(err)}`)
@@ -84,6 +87,7 @@ async function main(): Promise<number> {
   } finally {
     await cluster.down()
   }
+  if (interrupted.signal.aborted) return 130
   process.stdout.write(tableOf(results, process.stdout.isTTY))
   if (values.json !== undefined) {
     const { commit, isDirty } = await describeCommit()

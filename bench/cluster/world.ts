@@ -29,26 +29,22 @@ export async function serverIp({ kubectl }: BenchWorld, arm: Arm): Promise<strin
   return ipOf(await kubectl.get('pod', '-n', `bench-${arm}`, 'server'))
 }
 
-export async function startPairs({ kubectl, nodes, image }: BenchWorld): Promise<void> {
+/** Creates what is missing of an arm's pair, and waits until both are ready. */
+export async function startPair({ kubectl, nodes, image }: BenchWorld, arm: Arm): Promise<void> {
   const text = await readFile(new URL('world.yaml', import.meta.url), 'utf8')
-  for (const arm of ARMS)
-    await kubectl.apply(
-      text
-        .replaceAll('${APP_IMAGE}', image)
-        .replaceAll('${NODE_A}', nodes.near)
-        .replaceAll('${NODE_B}', nodes.far)
-        .replaceAll('${NAMESPACE}', `bench-${arm}`),
-    )
-  for (const arm of ARMS)
-    await kubectl.ok([
-      'wait',
-      '-n',
-      `bench-${arm}`,
-      '--for=condition=Ready',
-      'pod',
-      '--all',
-      '--timeout=120s',
-    ])
+  const namespace = `bench-${arm}`
+  await kubectl.apply(
+    text
+      .replaceAll('${APP_IMAGE}', image)
+      .replaceAll('${NODE_A}', nodes.near)
+      .replaceAll('${NODE_B}', nodes.far)
+      .replaceAll('${NAMESPACE}', namespace),
+  )
+  await kubectl.ok(['wait', '-n', namespace, '--for=condition=Ready', 'pod', '--all', '--timeout=120s'])
+}
+
+export async function startPairs(world: BenchWorld): Promise<void> {
+  for (const arm of ARMS) await startPair(world, arm)
 }
 
 /** Waits until every pod of the annotated pair is observed as enrolled, or as nothing. */

@@ -6,6 +6,7 @@ import { appendFileSync, mkdirSync } from 'node:fs'
 import { errorText } from '../../lib/errors.ts'
 import { keyOf } from '../../lib/kube/manifest.ts'
 import type { KubePod, ObjectMeta } from '../../lib/kube/objects.ts'
+import { unlessAborted } from '../../lib/unless-aborted.ts'
 import { cleanUp } from '../cleanup.ts'
 import { planChanges } from '../cluster/apply.ts'
 import { Cluster, type LabPod } from '../cluster/cluster.ts'
@@ -259,17 +260,4 @@ async function claim({
 function makeDirs(paths: LabPaths, file: LabFile): void {
   for (const dir of [paths.logs, paths.ca, ...file.nodes.map(node => nodePaths(paths, node).agent)])
     mkdirSync(dir, { recursive: true, mode: 0o700 })
-}
-
-/** The promise's end, or the signal's reason when that comes first. */
-async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted()
-  const aborted = Promise.withResolvers<never>()
-  const onAbort = () => aborted.reject(signal.reason)
-  signal.addEventListener('abort', onAbort, { once: true })
-  try {
-    return await Promise.race([promise, aborted.promise])
-  } finally {
-    signal.removeEventListener('abort', onAbort)
-  }
 }
