@@ -12,7 +12,7 @@ import { clientOf, serverIp, startPair, whenObserved, type BenchWorld } from './
 const OPEN = 10
 const PODS = 8
 const HBONE = 15008
-const A_WHILE_MS = 1000
+const A_WHILE_MS = 2000
 
 export async function measureComingIn(world: BenchWorld): Promise<Record<string, Measured>> {
   const { kubectl } = world
@@ -70,8 +70,8 @@ async function comeIn(world: BenchWorld): Promise<ComingIn> {
   // The clock of the capture is the machine's, as ours is: nodes of the local cluster share it.
   const askedAtMs = Date.now()
   await kubectl.annotate('namespace/bench-mesh', 'culvert.dev/mesh', 'enabled')
+  await sleep(A_WHILE_MS) // to ask how far it is would take processor time from it
   await whenObserved(world, 'enrolled')
-  await sleep(A_WHILE_MS)
   const pcap = await capture.stop()
   const { requests, failures } = await load.stop()
   const ends = await Promise.all(held.map(async connection => await connection.stop()))
