@@ -3,13 +3,14 @@
  * does for the same bytes (allocation, copies, a callback and a microtask turn per 16 KiB), so the sockets that carry
  * traffic do not go through them. Node's loop goes on beside this one, for timers, messages and everything else:
  * - this loop waits for its sockets and for Node's loop at once, and lets Node's run whenever it has something to
- *   do, and at least every few milliseconds.
+ *   do, and at least every few milliseconds; only when nothing at all has happened for a while, when the next of Node's
+ *   timers is due.
  * - promises and `process.nextTick` are served after each batch of events.
  * - a thread that serves no socket leaves everything to Node, and can end.
  */
 import { performance } from 'node:perf_hooks' // the global of this name is looked up anew each time
 import { Epoll, EPOLLIN } from '../sys/epoll.ts'
-import { nodeBackendFd } from '../sys/node-loop.ts'
+import { nodeLoop, type NodeLoop } from '../sys/node-loop.ts'
 
 export interface Watcher {
   /** `events`: EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP. What it throws is nobody's: it goes to the process, and the loop goes on. */
@@ -20,6 +21,9 @@ export interface Watcher {
 const BATCH = 256
 /** Node's timers may be late by as much. */
 const LONGEST_WAIT_MS = 20
+/** So many waits in a row that brought nothing, and nothing is left that was put off: the next one may be long. */
+const QUIET_WAITS = 4
+const LONGEST_QUIET_WAIT_MS = 1000
 /** How long this loop goes on under load before Node's gets its turn. */
 const SLICE_MS = 10
 /** Where Node's loop cannot be waited for, it is asked so often. */
@@ -38,9 +42,10 @@ export class EventLoop {
   #lastTag = 0
   #epoll: Epoll | undefined
   #count = 0
-  #nodeFd: number | undefined
+  #node: NodeLoop | undefined
   #isScheduled = false
   #quick = 0
+  #quietWaits = 0
   /** Filled up to the count: an array that is emptied costs more than the callbacks. */
   readonly #after: (() => void)[] = []
   #afterCount = 0
@@ -93,8 +98,8 @@ export class EventLoop {
   #open(): Epoll {
     if (this.#epoll) return this.#epoll
     this.#epoll = new Epoll(BATCH)
-    this.#nodeFd = nodeBackendFd()
-    if (this.#nodeFd !== undefined) this.#epoll.add(this.#nodeFd, EPOLLIN)
+    this.#node = nodeLoop()
+    if (this.#node) this.#epoll.add(this.#node.fd, EPOLLIN)
     return this.#epoll
   }
 
@@ -119,9 +124,10 @@ export class EventLoop {
     let waitMs = 0
     if (this.#quick > 0) this.#quick--
     else if (this.#count > 0) {
-      waitMs = this.#nodeFd === undefined ? BLIND_WAIT_MS : LONGEST_WAIT_MS
+      waitMs = this.#longestWaitMs()
       this.#quick = QUICK_TURNS
     }
+    const nodeFd = this.#node?.fd
     const start = (this.nowMs = performance.now())
     let spentMs = 0
     do {
@@ -133,16 +139,30 @@ export class EventLoop {
       }
       const count = epoll.wait(this.#again.length > 0 ? 0 : Math.max(0, waitMs - Math.floor(spentMs)))
       this.nowMs = performance.now()
-      let isNodeReady = this.#nodeFd === undefined
+      if (count > 0) this.#quietWaits = 0
+      let isNodeReady = nodeFd === undefined
       for (let at = 0; at < count; at++) {
         const fd = epoll.fdAt(at)
-        if (fd === this.#nodeFd) isNodeReady = true
+        if (fd === nodeFd) isNodeReady = true
         else if (this.#tags[fd] === epoll.tagAt(at)) this.#tell(fd, epoll.eventsAt(at))
       }
       this.#afterwards()
       if (isNodeReady || waitMs === 0 || this.#count === 0) return
       spentMs = this.nowMs - start
     } while (spentMs < SLICE_MS)
+  }
+
+  /**
+   * Timers are Node's business and may call forth anything: after one the waits are short again. So is the first one after
+   * each event, for what was put off to a later turn of Node's is not seen from here.
+   */
+  #longestWaitMs(): number {
+    if (!this.#node) return BLIND_WAIT_MS
+    if (this.#quietWaits++ < QUIET_WAITS) return LONGEST_WAIT_MS
+    const dueMs = this.#node.msUntilTimer()
+    if (dueMs === undefined) return LONGEST_WAIT_MS
+    if (dueMs <= LONGEST_QUIET_WAIT_MS) this.#quietWaits = 0
+    return Math.min(dueMs, LONGEST_QUIET_WAIT_MS)
   }
 
   #tell(fd: number, events: number): void {

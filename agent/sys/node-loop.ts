@@ -1,11 +1,23 @@
 /**
- * The event loop that Node itself runs on this thread, as a descriptor that becomes readable when Node has something
- * to do: libuv's backend descriptor (uv_backend_fd(3)). By the symbols that the node binary exports for addons.
+ * The event loop that Node itself runs on this thread, by libuv's functions, which the node binary exports for addons: a
+ * descriptor that becomes readable when Node has something to do (uv_backend_fd(3)), and when its next timer is due.
  */
-import koffi from 'koffi'
+import koffi, { type LibraryHandle } from 'koffi'
+
+export interface NodeLoop {
+  readonly fd: number
+  /**
+   * Milliseconds until the first of Node's timers is due; Infinity without any. Undefined when it cannot be told: at the
+   * first times, while one is about to go off.
+   */
+  readonly msUntilTimer: () => number | undefined
+}
+
+// uv.h
+const UV_TIMER = 13
 
 /** Undefined where the binary does not export what is needed: then nobody can wait for both loops at once. */
-export function nodeBackendFd(): number | undefined {
+export function nodeLoop(): NodeLoop | undefined {
   try {
     const self = koffi.load(null)
     const isolate = self.func('uint64_t _ZN2v87Isolate10GetCurrentEv()')() as number
@@ -14,8 +26,58 @@ export function nodeBackendFd(): number | undefined {
     ) as number
     if (!loop) return undefined
     const fd = self.func('int uv_backend_fd(uint64_t)')(loop) as number
-    return fd >= 0 ? fd : undefined
+    return fd >= 0 ? { fd, msUntilTimer: timerOf(self, loop) } : undefined
   } catch {
     return undefined
   }
+}
+
+/** All timers of JavaScript are one of libuv's, which lives as long as the thread: the one that a new timer sets. */
+function timerOf(self: LibraryHandle, loop: number): () => number | undefined {
+  try {
+    return timerBy(self, loop)
+  } catch {
+    return () => undefined
+  }
+}
+
+function timerBy(self: LibraryHandle, loop: number): () => number | undefined {
+  const isActive = self.func('int uv_is_active(uint64_t)') as (handle: number) => number
+  const dueIn = self.func('uint64_t uv_timer_get_due_in(uint64_t)') as (handle: number) => number
+  const update = self.func('void uv_update_time(uint64_t)') as (loop: number) => void
+  const stateOf = (handle: number) => (isActive(handle) ? dueIn(handle) : Infinity)
+  const find = () => {
+    update(loop)
+    const before = timersOf(self, loop).map(handle => ({ handle, state: stateOf(handle) }))
+    clearTimeout(setTimeout(() => undefined, 1))
+    const set = before.filter(({ handle, state }) => stateOf(handle) !== state)
+    return set.length === 1 ? set[0]?.handle : undefined
+  }
+  let timer: number | undefined
+  return () => {
+    timer ??= find()
+    if (timer === undefined) return undefined
+    update(loop)
+    return stateOf(timer)
+  }
+}
+
+function timersOf(self: LibraryHandle, loop: number): number[] {
+  if (self.func('const char *uv_handle_type_name(int)')(UV_TIMER) !== 'timer') return []
+  const typeOf = self.func('int uv_handle_get_type(uint64_t)') as (handle: number) => number
+  const visitor = koffi.pointer(koffi.proto('void (uint64_t handle, uint64_t argument)'))
+  const walk = self.func('uv_walk', 'void', ['uint64_t', visitor, 'uint64_t']) as (
+    loop: number,
+    visit: (handle: number) => void,
+    argument: number,
+  ) => void
+  const timers: number[] = []
+  walk(
+    loop,
+    handle => {
+      if (typeOf(handle) === UV_TIMER) timers.push(handle)
+    },
+    0,
+  )
+  return timers
 }

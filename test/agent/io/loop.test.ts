@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
@@ -102,6 +103,19 @@ await t.test('timers are late by 20 ms at most, with sockets that are silent', a
   }
   late.sort((a, b) => a - b)
   t.ok(late[3]! < 24, `a quarter within ${late[3]!.toFixed(1)} ms, whatever else the machine does`)
+})
+
+await t.test('silent sockets wake nobody up', async t => {
+  await quietSocket(t)
+  await new Promise(resolve => setTimeout(resolve, 300)) // until it has become quiet
+  const wakeUps = () =>
+    Number(/^voluntary_ctxt_switches:\s+(\d+)/m.exec(readFileSync('/proc/thread-self/status', 'utf8'))![1])
+  const before = wakeUps()
+  const startMs = performance.now()
+  await new Promise(resolve => setTimeout(resolve, 2000))
+  t.ok(performance.now() - startMs >= 1999)
+  const count = wakeUps() - before
+  t.ok(count < 50, `${count} in two seconds`) // a hundred if it looked every 20 ms
 })
 
 await t.test('timers come under load, too', async t => {

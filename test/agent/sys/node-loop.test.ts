@@ -3,13 +3,13 @@ import { Worker } from 'node:worker_threads'
 import { once } from 'node:events'
 import t from 'tap'
 import { Epoll, EPOLLIN } from '../../../agent/sys/epoll.ts'
-import { nodeBackendFd } from '../../../agent/sys/node-loop.ts'
+import { nodeLoop } from '../../../agent/sys/node-loop.ts'
 import { socketPair } from '../../helpers/tcp.ts'
 
 await t.test('Node’s loop is a descriptor that is ready when Node has something to do', async t => {
-  const fd = nodeBackendFd()!
+  const { fd } = nodeLoop()!
   t.match(readlinkSync(`/proc/self/fd/${fd}`), 'eventpoll')
-  t.equal(nodeBackendFd(), fd)
+  t.equal(nodeLoop()?.fd, fd)
   const [one, other] = await socketPair(t)
   other.on('data', () => undefined)
   await new Promise(resolve => setImmediate(() => setImmediate(resolve)))
@@ -25,10 +25,24 @@ await t.test('every thread has its own', async t => {
   const source = `
     const { parentPort } = require('node:worker_threads')
     import(${JSON.stringify(new URL('../../../agent/sys/node-loop.ts', import.meta.url).href)})
-      .then(({ nodeBackendFd }) => parentPort.postMessage(nodeBackendFd()))`
+      .then(({ nodeLoop }) => parentPort.postMessage(nodeLoop().fd))`
   const workers = [new Worker(source, { eval: true }), new Worker(source, { eval: true })]
   const fds = (await Promise.all(workers.map(worker => once(worker, 'message')))).map(([fd]) => fd as number)
   t.ok(fds.every(fd => Number.isInteger(fd) && fd >= 0))
-  t.not(fds[0], nodeBackendFd())
-  t.not(fds[1], nodeBackendFd())
+  t.not(fds[0], nodeLoop()?.fd)
+  t.not(fds[1], nodeLoop()?.fd)
+})
+
+await t.test('it tells when the next timer is due', async t => {
+  const { msUntilTimer } = nodeLoop()!
+  // The timer that finds out which it is has gone off by then.
+  while (msUntilTimer() === undefined) await new Promise(resolve => setTimeout(resolve, 5))
+  await new Promise(resolve => setTimeout(resolve, 5))
+  const long = setTimeout(() => undefined, 5000)
+  t.ok(msUntilTimer()! <= 5001)
+  const first = setTimeout(() => undefined, 200)
+  const ms = msUntilTimer()!
+  t.ok(ms > 0 && ms <= 201, `${ms} ms`)
+  clearTimeout(long)
+  clearTimeout(first)
 })
