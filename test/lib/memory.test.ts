@@ -45,10 +45,33 @@ await t.test('an idle process gives back what it does not use', async t => {
 
 await t.test('a busy process is left alone, and so is one that has not grown', async t => {
   const busy = keeper(t, { lookEveryMs: 1, idleBelow: -1, worthBytes: 1 })
-  const small = keeper(t, { lookEveryMs: 1, idleBelow: 100, worthBytes: 2 ** 40 })
+  const never = { worthBytes: 2 ** 40, longIdleWorthBytes: 2 ** 40 }
+  const small = keeper(t, { lookEveryMs: 1, idleBelow: 100, ...never })
   const other = keeper(t, { lookEveryMs: 100, idleBelow: 100, worthBytes: 1 })
   await once(other.heard, 'line')
   t.same([busy.lines, small.lines], [[], []])
+})
+
+await t.test('one that has been idle for long gives back less, too', async t => {
+  const options = { lookEveryMs: 5, worthBytes: 2 ** 40, longIdleWorthBytes: 1 }
+  const idle = keeper(t, { ...options, idleBelow: 100 })
+  const busy = keeper(t, { ...options, idleBelow: -1 })
+  await once(idle.heard, 'line')
+  t.same(busy.lines, [])
+})
+
+await t.test('pages of programs are given back alone, by one that has been idle for long', async t => {
+  const given = Promise.withResolvers<void>()
+  const never = { worthBytes: 2 ** 40, longIdleWorthBytes: 2 ** 40 }
+  const { lines } = keeper(t, {
+    lookEveryMs: 5,
+    idleBelow: 100,
+    ...never,
+    worthFileBytes: 0,
+    release: given.resolve,
+  })
+  await given.promise
+  t.same(lines, [], 'heaps are left as they are')
 })
 
 await t.test('it rests after it has given back, however much is used again', async t => {
