@@ -2,7 +2,8 @@
  * One pod from the moment it is heard of until it is gone: captured, certified, reported, un-enrolled. What is wanted
  * may change at any time; one loop at a time moves the pod there, step by step, and tries again what failed. Order:
  * - in:  certificate asked for → listeners stand → rules → reported. Rules never point at a port nobody listens on.
- *   Whose service account nobody knows yet is captured all the same: its connections wait until discovery tells.
+ *   Whose service account nobody knows yet is captured all the same: its connections wait until discovery tells, or until
+ *   that has taken too long.
  * - out: reported → rules → listeners. These stay a while: for what the rules sent to them and nobody has accepted
  *   yet, and for peers that have not heard. Open connections stay as long as they live, and with them the return
  *   path they need.
@@ -16,7 +17,7 @@ import { applyRedirect, removeReturnPath, removeRedirect } from '../redirect/app
 import { netnsInode, openNetns } from '../sys/netns.ts'
 import type { RedirectGuard } from './guard.ts'
 import { PodLifeState, type LifeStateParts, type LifeStatus } from './life-state.ts'
-import { ServedPod, type ServedParts } from './served.ts'
+import { AS_LONG_AS_THEY_LIVE_MS, ServedPod, type ServedParts } from './served.ts'
 import type { LocalPod, Patience, Safety } from './source.ts'
 import { endOrTell, type StrictPod } from './open-plaintext.ts'
 import { openVerified } from './verify.ts'
@@ -29,6 +30,8 @@ export interface LifeParts extends ServedParts, LifeStateParts {
   serviceAccountOf(pod: LocalPod): string | undefined
   /** Somebody has said that it is being deleted. */
   isTerminating(pod: LocalPod): boolean
+  /** How long a captured pod waits for its service account before it is served without, milliseconds. @default 5000 */
+  readonly unnamedAfterMs?: number
 }
 
 /**
@@ -42,8 +45,8 @@ type Wish =
 
 /** Peers that have not heard of an un-enrolment yet still come to 15008 for this long. All listeners stand till then. */
 const STRAGGLERS_MS = 30_000
-/** Connections of a pod that left the mesh may stay open: as long as a timer can say. */
-const AS_LONG_AS_THEY_LIVE_MS = 0x7fff_ffff
+/** So long the connections of a pod wait to hear who it is, unless it is said otherwise. */
+const UNNAMED_AFTER_MS = 5000
 
 const ACCOUNT_AWAITED = 'waiting for discovery to tell its service account'
 
@@ -64,6 +67,8 @@ export class PodLife {
   /** Rules and listeners of an agent before this one. */
   #mayHaveRemains: boolean
   #isTerminating = false
+  #unnamedTimer: NodeJS.Timeout | undefined
+  #isUnnamedTooLong = false
   #drainMs = 0
   readonly #state: PodLifeState
   readonly #served: ServedPod
@@ -236,6 +241,10 @@ export class PodLife {
     if (!(await this.#capture(enrolment, signal))) return
     if (!this.#served.isServed) {
       this.#state.lack(`captured; ${ACCOUNT_AWAITED}`)
+      this.#unnamedTimer ??= setTimeout(() => {
+        this.#isUnnamedTooLong = true
+        if (this.#wish.kind === 'in') void this.#aim(this.#wish)
+      }, this.#parts.unnamedAfterMs ?? UNNAMED_AFTER_MS).unref()
       return
     }
     if (!certificates.certificate(uid)) this.#state.lack('captured; waiting for a certificate')
@@ -249,7 +258,7 @@ export class PodLife {
     const { guard } = this.#parts
     const netnsFd = this.#netnsFd ?? (await this.#open(enrolment, signal))
     if (netnsFd === undefined) return false
-    await this.#served.serve(this.pod, netnsFd)
+    await this.#served.serve(this.pod, netnsFd, this.#isUnnamedTooLong)
     if (this.#applied === enrolment) return true
     await applyRedirect(netnsFd, enrolment)
     if (this.#applied) guard.update(this.pod.uid, enrolment, this.pod)
@@ -390,6 +399,7 @@ export class PodLife {
     const { guard, certificates, router } = this.#parts
     const { uid } = this.pod
     guard.unwatch(uid)
+    clearTimeout(this.#unnamedTimer)
     const netnsFd = this.#netnsFd ?? this.#endLingering()
     this.#netnsFd = undefined
     await this.#served.end(this.#drainMs)

@@ -1,13 +1,17 @@
 /**
  * A pod on the data-plane threads: they are told of it once it is known who it is, with its listening sockets and its
  * certificate. Before that the sockets stand all the same: what the rules send there waits in the kernel, accepted by
- * nobody.
+ * nobody. When that has taken too long they are told of it without a name: what needs none is carried, as in any pod, and
+ * what does is refused, with a line in the log, instead of waiting for ever.
  */
 import { formatSpiffe } from '../../lib/spiffe.ts'
 import type { CertificateManager } from '../identity/manager.ts'
 import type { DataPlaneThreads } from '../worker/threads.ts'
 import type { ListenerKeeper } from './listeners.ts'
 import type { LocalPod } from './source.ts'
+
+/** Of connections: as long as a timer can say. */
+export const AS_LONG_AS_THEY_LIVE_MS = 0x7fff_ffff
 
 export interface ServedParts {
   readonly threads: DataPlaneThreads
@@ -22,6 +26,7 @@ export class ServedPod {
   /** Once known it stays: a pod's service account does not change. */
   #serviceAccount: string | undefined
   #isServed = false
+  #isServedUnnamed = false
 
   constructor(uid: string, parts: ServedParts) {
     this.#uid = uid
@@ -49,15 +54,28 @@ export class ServedPod {
     await this.#parts.keeper.stand(this.#uid, netnsFd)
   }
 
-  /** Tells the threads of it. Reports whether they know it: not before `identify`. Throws what the keeper throws. */
-  async serve({ namespace, name, ips }: LocalPod, netnsFd: number): Promise<boolean> {
+  /**
+   * Tells the threads of it. Reports whether they know who it is: not before `identify`. `unnamed`: they are to serve it even
+   * before that. Throws what the keeper throws.
+   */
+  async serve({ namespace, name, ips }: LocalPod, netnsFd: number, unnamed: boolean): Promise<boolean> {
     const { threads, keeper, certificates } = this.#parts
     const uid = this.#uid
-    const serviceAccount = this.#serviceAccount
-    if (this.#isServed || serviceAccount === undefined) return this.#isServed
+    if (this.#isServed) return true
+    if (this.#serviceAccount === undefined && (!unnamed || this.#isServedUnnamed)) return false
     const sets = await Promise.all(Array.from({ length: threads.count }, () => keeper.acquire(uid, netnsFd)))
-    const identity = this.#identity(namespace, serviceAccount)
-    threads.tell({ type: 'pod', pod: { uid, namespace, name, serviceAccount, identity, ips, netnsFd } })
+    const serviceAccount = this.#serviceAccount
+    // What is open goes on for as long as it lives; the sockets stand, and what comes meanwhile waits in them.
+    if (this.#isServedUnnamed) void threads.removePod(uid, AS_LONG_AS_THEY_LIVE_MS)
+    const identity = serviceAccount === undefined ? '' : this.#identity(namespace, serviceAccount)
+    const pod = { uid, namespace, name, serviceAccount: serviceAccount ?? '', identity, ips, netnsFd }
+    threads.tell({ type: 'pod', pod })
+    if (serviceAccount === undefined) {
+      threads.listen(uid, sets)
+      this.#isServedUnnamed = true
+      return false
+    }
+    this.#isServedUnnamed = false
     const certificate = certificates.certificate(uid)
     if (certificate) threads.tell({ type: 'certificate', podUid: uid, certificate })
     threads.listen(uid, sets)
@@ -74,6 +92,7 @@ export class ServedPod {
   async end(drainMs: number): Promise<void> {
     const { threads, keeper } = this.#parts
     this.#isServed = false
+    this.#isServedUnnamed = false
     keeper.release(this.#uid)
     await threads.removePod(this.#uid, drainMs)
   }

@@ -135,9 +135,13 @@ export class PodProxy implements PodContext {
       const giveUp = () => {
         this.#contextWaiters.delete(resolve)
         reject(
-          new CulvertError('CA', `no certificate for ${this.pod.identity} yet`, {
-            hint: 'look at the ca-server and at GET /certificates',
-          }),
+          new CulvertError(
+            'CA',
+            `no certificate for ${this.pod.identity || 'a pod whose service account is not known'} yet`,
+            {
+              hint: 'look at the ca-server and at GET /certificates',
+            },
+          ),
         )
       }
       signal.addEventListener('abort', giveUp, { once: true })

@@ -19,8 +19,9 @@ export interface PodPlane {
   readonly uid: string
   readonly namespace: string
   readonly name: string
+  /** Empty while nobody has told. */
   readonly serviceAccount: string
-  /** SPIFFE ID. */
+  /** SPIFFE ID; empty without a service account. */
   readonly identity: string
   readonly ips: readonly string[]
   /** Open descriptor of the pod's network namespace; the main thread owns it and keeps it open until `pod-removed`. */

@@ -28,13 +28,14 @@ export async function measureFaults(world: BenchWorld): Promise<Record<string, M
   }
 }
 
-/** Kills the agent's process on a node; the container's first process is another one. */
-async function killAgent({ kubectl, eyes }: BenchWorld, node: string): Promise<void> {
+/** Kills the agent's process on a node; the container's first process is another one. Gives when, Unix milliseconds. */
+async function killAgent({ kubectl, eyes }: BenchWorld, node: string): Promise<number> {
   const [namespace = '', name = ''] = (await agentOn(kubectl, node)).split('/')
   const { uid } = (await kubectl.get('pod', '-n', namespace, name)).metadata
-  const find = `for p in /proc/[0-9]*; do grep -q -e $1 -e $(echo $1 | tr - _) $p/cgroup 2>/dev/null && grep -qz agent/main.ts $p/cmdline && kill -9 \${p#/proc/} && exit 0; done; exit 1`
-  const { code } = await eyes.onNode(node, ['sh', '-c', find, 'sh', uid])
+  const find = `for p in /proc/[0-9]*; do grep -q -e $1 -e $(echo $1 | tr - _) $p/cgroup 2>/dev/null && grep -qz agent/main.ts $p/cmdline && date +%s%3N && kill -9 \${p#/proc/} && exit 0; done; exit 1`
+  const { code, stdout } = await eyes.onNode(node, ['sh', '-c', find, 'sh', uid])
   if (code !== 0) throw new Error(`no agent to kill on ${node}`)
+  return Number(stdout.toString())
 }
 
 /** How long new connections failed, from the first failure's begin to the last one's; those that were open left out. */
@@ -62,8 +63,7 @@ async function killed(world: BenchWorld): Promise<Record<string, Measured>> {
     )
     const load = await startLoad(kubectl, CLIENT, `http://${ip}:8080/`, RATE)
     await sleep(A_WHILE_MS)
-    const atMs = Date.now()
-    await killAgent(world, node)
+    const atMs = await killAgent(world, node)
     for (const connection of held) {
       const end = (await connection.result).how
       how[end] = (how[end] ?? 0) + 1
@@ -75,11 +75,9 @@ async function killed(world: BenchWorld): Promise<Record<string, Measured>> {
   }
   world.progress('an agent is killed again')
   const load = await startLoad(kubectl, CLIENT, `http://${ip}:8080/`, RATE)
-  const atMs = Date.now()
-  await killAgent(world, nodes.near)
+  const atMs = await killAgent(world, nodes.near)
   await sleep(5000)
-  const againAtMs = Date.now()
-  await killAgent(world, nodes.near)
+  const againAtMs = await killAgent(world, nodes.near)
   await sleep(10_000)
   const twice = await load.stop()
   const fresh = {

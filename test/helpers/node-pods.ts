@@ -48,7 +48,10 @@ export interface NodePods {
 
 const root = await createRoot('mesh')
 
-export async function nodePods(t: Test): Promise<NodePods> {
+export async function nodePods(
+  t: Test,
+  { unnamedAfterMs, certificateWaitMs }: { unnamedAfterMs?: number; certificateWaitMs?: number } = {},
+): Promise<NodePods> {
   const { log, lines } = quietLog()
   const world = new MeshWorld()
   const router = new Router({ mesh: world.mesh, nodeName: 'node-a', log })
@@ -65,7 +68,12 @@ export async function nodePods(t: Test): Promise<NodePods> {
     log,
   )
   await threads.start(1, {
-    proxy: { ...DEFAULT_PROXY, session: DEFAULT_SESSION, clusterId: 'Kubernetes' },
+    proxy: {
+      ...DEFAULT_PROXY,
+      ...(certificateWaitMs !== undefined && { certificateWaitMs }),
+      session: DEFAULT_SESSION,
+      clusterId: 'Kubernetes',
+    },
     accessLog: { level: 'info', fields: {} },
   })
   const runDir = mkdtempSync(join(tmpdir(), 'culvert-pods-'))
@@ -105,6 +113,7 @@ export async function nodePods(t: Test): Promise<NodePods> {
       enrolmentOf: pod => mesh.enrolmentOf(pod),
       serviceAccountOf: pod => mesh.serviceAccountOf(pod),
       isTerminating: pod => mesh.isTerminating(pod),
+      ...(unnamedAfterMs !== undefined && { unnamedAfterMs }),
     },
     () => undefined,
   )

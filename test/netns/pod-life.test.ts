@@ -4,7 +4,7 @@ import t, { type Test } from 'tap'
 import { inspectRedirect } from '../../agent/redirect/apply.ts'
 import { nodePods, type NodePods } from '../helpers/node-pods.ts'
 import { canMakeGroups, podProcess } from '../helpers/pod-processes.ts'
-import { connectFrom, inPod, makePods, serve, type TestPod } from '../helpers/pods.ts'
+import { connectFrom, failureFrom, inPod, makePods, serve, type TestPod } from '../helpers/pods.ts'
 import { readAll } from '../helpers/tcp.ts'
 
 const PATIENCE = { withinMs: 2000, unknownMs: 2000 }
@@ -12,14 +12,20 @@ const PATIENCE = { withinMs: 2000, unknownMs: 2000 }
 interface World extends NodePods {
   readonly client: TestPod
   readonly server: TestPod
+  /** Of which the agent never hears. */
+  readonly outside: TestPod
   /** Connections that the server's application has accepted. */
   readonly accepted: string[]
 }
 
 /** A server that is in the mesh already, and a client's namespace of which nobody has heard. */
-async function world(t: Test): Promise<World> {
-  const [client, server] = makePods(t, ['client', 'server']) as [TestPod, TestPod]
-  const node = await nodePods(t)
+async function world(t: Test, options?: Parameters<typeof nodePods>[1]): Promise<World> {
+  const [client, server, outside] = makePods(t, ['client', 'server', 'outside']) as [
+    TestPod,
+    TestPod,
+    TestPod,
+  ]
+  const node = await nodePods(t, options)
   const accepted: string[] = []
   await serve(t, server, 8080, socket => {
     accepted.push(socket.remoteAddress ?? '')
@@ -31,7 +37,7 @@ async function world(t: Test): Promise<World> {
   node.tell(pod)
   await node.pods.podSeen(pod)
   await node.state(pod.uid, 'enrolled')
-  return Object.assign(node, { client, server, accepted })
+  return Object.assign(node, { client, server, outside, accepted })
 }
 
 await t.test(
@@ -61,6 +67,43 @@ await t.test(
     socket.end()
     while (!node.carried.some(line => line.includes('sa/billing'))) await new Promise(setImmediate)
     t.ok(node.carried.every(line => line.includes('"reason":"mtls"')))
+  },
+)
+
+await t.test(
+  'when nobody tells who a pod is, what needs no name is carried after a while, and what does is refused',
+  async t => {
+    const node = await world(t, { unnamedAfterMs: 100, certificateWaitMs: 500 })
+    await serve(t, node.client, 8080, socket => socket.end('hello from a stranger'))
+    const { outside } = node
+    const pod = node.pod(node.client)
+    await node.pods.podSeen(pod)
+    const toEnrolled = failureFrom(t, node.client, node.server.ip, 8080)
+    await serve(t, outside, 8080, socket => socket.end('hello from outside'))
+    const toOutside = await readAll(await connectFrom(t, node.client, outside.ip, 8080))
+    t.equal(toOutside.toString(), 'hello from outside')
+    const inside = await readAll(await connectFrom(t, outside, node.client.ip, 8080))
+    t.equal(inside.toString(), 'hello from a stranger')
+    t.match(node.pods.list()[1], { state: 'pending', detail: /waiting for discovery to tell/ })
+
+    await serve(t, outside, 8081, socket => socket.pipe(socket))
+    const held = await connectFrom(t, node.client, outside.ip, 8081)
+    held.write('before')
+    await once(held, 'data')
+    node.tell(pod, { more: { node: 'node-a', serviceAccount: 'billing' } })
+    await node.state(pod.uid, 'enrolled')
+    held.end(' and after')
+    t.equal((await readAll(held)).toString(), ' and after', 'what is open goes on')
+    const named = await connectFrom(t, node.client, node.server.ip, 8080)
+    t.equal((await readAll(named)).toString(), 'hello')
+    named.end()
+    t.equal(await toEnrolled, 'ECONNRESET')
+    const logged = async (...words: string[]) => {
+      while (!node.carried.some(line => words.every(word => line.includes(word))))
+        await new Promise(setImmediate)
+    }
+    await logged('sa/billing', '"reason":"mtls"')
+    await logged('no certificate for a pod whose service account is not known')
   },
 )
 
