@@ -4,7 +4,7 @@
  * - in:  certificate asked for → listeners stand → rules → reported. Rules never point at a port nobody listens on.
  *   Whose service account nobody knows yet is captured all the same: its connections wait until discovery tells, or until
  *   that has taken too long.
- * - out: reported → rules → listeners. These stay a while: for what the rules sent to them and nobody has accepted
+ * - out: rules → reported → listeners. These stay a while: for what the rules sent to them and nobody has accepted
  *   yet, and for peers that have not heard. Open connections stay as long as they live, and with them the return
  *   path they need.
  */
@@ -12,33 +12,14 @@ import { closeSync } from 'node:fs'
 import { Backoff } from '../../lib/backoff.ts'
 import type { Enrolment } from '../../lib/enrolment.ts'
 import { errorText } from '../../lib/errors.ts'
-import type { Router } from '../mesh/router.ts'
 import { applyRedirect, removeReturnPath, removeRedirect } from '../redirect/apply.ts'
 import { netnsInode, openNetns } from '../sys/netns.ts'
-import type { RedirectGuard } from './guard.ts'
-import { PodLifeState, type LifeStateParts, type LifeStatus } from './life-state.ts'
-import { AS_LONG_AS_THEY_LIVE_MS, ServedPod, type ServedParts } from './served.ts'
+import type { Beginning, LifeParts } from './life-parts.ts'
+import { PodLifeState, type LifeStatus } from './life-state.ts'
+import { AS_LONG_AS_THEY_LIVE_MS, ServedPod } from './served.ts'
 import type { LocalPod, Patience, Safety } from './source.ts'
 import { endOrTell, type StrictPod } from './open-plaintext.ts'
 import { openVerified } from './verify.ts'
-
-/** What a pod's life needs of the rest of the agent. */
-export interface LifeParts extends ServedParts, LifeStateParts {
-  readonly router: Router
-  readonly guard: RedirectGuard
-  /** Undefined until discovery has told. */
-  serviceAccountOf(pod: LocalPod): string | undefined
-  /** Somebody has said that it is being deleted. */
-  isTerminating(pod: LocalPod): boolean
-  /** How long a captured pod waits for its service account before it is served without, milliseconds. @default 5000 */
-  readonly unnamedAfterMs?: number
-}
-
-/**
- * How the pod was found. `running`: it has been going on without us, and is captured when its certificate is there.
- * `new`: it has not begun to run; nothing of it may pass in the clear. `adopted`: an agent before this one had it.
- */
-export type Beginning = 'running' | 'new' | 'adopted'
 
 type Wish =
   { readonly kind: 'in'; readonly enrolment: Enrolment } | { readonly kind: 'out' | 'wait' | 'gone' }

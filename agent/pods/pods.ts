@@ -4,7 +4,8 @@ import { errorText } from '../../lib/errors.ts'
 import type { Enrolment } from '../../lib/enrolment.ts'
 import type { LifeStatus } from './life-state.ts'
 import { openPlaintextOf, type OpenPlaintext } from './open-plaintext.ts'
-import { PodLife, type LifeParts } from './pod-life.ts'
+import type { LifeParts } from './life-parts.ts'
+import { PodLife } from './pod-life.ts'
 import type { LocalPod, Patience, PodEvents, Safety } from './source.ts'
 
 export interface PodsParts extends LifeParts {
