@@ -28,12 +28,11 @@ export async function measureFaults(world: BenchWorld): Promise<Record<string, M
   }
 }
 
-/** Kills the agent's process on a node; the container's first process is another one. Gives when, Unix milliseconds. */
+/** Kills the agent's process on a node. Gives when, Unix milliseconds. */
 async function killAgent({ kubectl, eyes }: BenchWorld, node: string): Promise<number> {
   const [namespace = '', name = ''] = (await agentOn(kubectl, node)).split('/')
   const { uid } = (await kubectl.get('pod', '-n', namespace, name)).metadata
-  const find = `for p in /proc/[0-9]*; do grep -q -e $1 -e $(echo $1 | tr - _) $p/cgroup 2>/dev/null && grep -qz agent/main.ts $p/cmdline && date +%s%3N && kill -9 \${p#/proc/} && exit 0; done; exit 1`
-  const { code, stdout } = await eyes.onNode(node, ['sh', '-c', find, 'sh', uid])
+  const { code, stdout } = await eyes.onNode(node, ['node', 'bench/cluster/kill-agent.ts', uid])
   if (code !== 0) throw new Error(`no agent to kill on ${node}`)
   return Number(stdout.toString())
 }

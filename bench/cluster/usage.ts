@@ -5,8 +5,8 @@
  * usage: node usage.ts POD-UID…
  * Prints `{ "UID": { "cpuMs", "residentBytes", "proportionalBytes", "processes": [command lines] } }`.
  */
-import { readdirSync, readFileSync } from 'node:fs'
 import { commandLine, cpuMs, proportionalBytes, residentBytes } from '../measure/processes.ts'
+import { processesOf } from './pod-processes.ts'
 
 export interface PodUsage {
   /** Of what runs now, since each process began. */
@@ -15,21 +15,6 @@ export interface PodUsage {
   /** A page that several processes share is counted once. */
   readonly proportionalBytes: number
   readonly processes: readonly string[]
-}
-
-function processesOf(uid: string): number[] {
-  const names = [uid, uid.replaceAll('-', '_')] // the systemd driver writes the second
-  return readdirSync('/proc')
-    .map(Number)
-    .filter(pid => {
-      if (!Number.isInteger(pid)) return false
-      try {
-        const cgroup = readFileSync(`/proc/${pid}/cgroup`, 'latin1')
-        return names.some(name => cgroup.includes(name))
-      } catch {
-        return false // gone meanwhile
-      }
-    })
 }
 
 const usage: Record<string, PodUsage> = {}
