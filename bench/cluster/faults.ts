@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { LoadResult } from '../../lab/demo/load.ts'
 import { until } from '../../lab/demo/facts.ts'
-import { accessLog, agentOn, SYSTEM } from '../../test/cluster/agents.ts'
+import { accessLog, admin, agentOn, SYSTEM } from '../../test/cluster/agents.ts'
 import { holdConnection, startLoad } from '../../test/cluster/clients.ts'
 import { ipOf } from '../../test/cluster/eyes.ts'
 import { inSeconds } from './coming-in.ts'
@@ -211,6 +211,8 @@ async function strict(world: BenchWorld): Promise<Record<string, Measured>> {
   const node = await eyes.onNode(nodes.far, ['node', 'test/cluster/get.ts', `http://${ip}:8080/`])
   const fromNode = JSON.parse(node.stdout.toString()) as { ok: boolean; error?: string }
   const line = (await accessLog(kubectl, nodes.far)).findLast(entry => entry.reason === 'strict')
+  const listed = (await admin(kubectl, nodes.far, '/plaintext')) as { connections: readonly unknown[] }[]
+  const count = listed.reduce((sum, { connections }) => sum + connections.length, 0)
   await open.stop()
   await kubectl.annotate('namespace/bench-mesh', 'culvert.dev/mtls', null)
   return {
@@ -220,7 +222,9 @@ async function strict(world: BenchWorld): Promise<Record<string, Measured>> {
         .join(', ')}`,
       value: firstMs,
     },
-    'strict-open': { text: lives === 'open' ? 'lives on' : `ended: ${lives}` },
+    'strict-open': {
+      text: `${lives === 'open' ? 'lives on' : `ended: ${lives}`}; ${count} listed by the agent (GET /plaintext), to be cut by annotation`,
+    },
     'strict-node': {
       text: fromNode.ok ? 'gets in' : `refused (${fromNode.error}), logged as ${line?.reason ?? 'nothing'}`,
     },

@@ -7,7 +7,9 @@
 import { commandLine } from '../measure/processes.ts'
 import { processesOf } from './pod-processes.ts'
 
-const agent = processesOf(process.argv[2] ?? '').find(pid => /\bnode\b.*agent\/main\.ts/.test(commandLine(pid)))
+const agent = processesOf(process.argv[2] ?? '').find(pid =>
+  /\bnode\b.*agent\/main\.ts/.test(commandLine(pid)),
+)
 if (agent === undefined) process.exit(1)
 const atMs = Date.now()
 process.kill(agent, 'SIGKILL')
