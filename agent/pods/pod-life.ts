@@ -13,11 +13,12 @@ import { Backoff } from '../../lib/backoff.ts'
 import type { Enrolment } from '../../lib/enrolment.ts'
 import { errorText } from '../../lib/errors.ts'
 import { applyRedirect, removeReturnPath, removeRedirect } from '../redirect/apply.ts'
-import { netnsInode, openNetns } from '../sys/netns.ts'
+import { netnsInode } from '../sys/netns.ts'
 import type { Beginning, LifeParts } from './life-parts.ts'
 import { PodLifeState, type LifeStatus } from './life-state.ts'
 import { AS_LONG_AS_THEY_LIVE_MS, ServedPod } from './served.ts'
 import type { LocalPod, Patience, Safety } from './source.ts'
+import { clearRemains } from './remains.ts'
 import { endOrTell, type StrictPod } from './open-plaintext.ts'
 import { openVerified } from './verify.ts'
 
@@ -341,15 +342,7 @@ export class PodLife {
 
   /** A pod that is not enrolled, but was when an agent before this one ran here. */
   async #clearRemains(): Promise<void> {
-    if (!this.#mayHaveRemains) return
-    const { keeper } = this.#parts
-    const netnsFd = openNetns(this.pod.netns)
-    try {
-      await removeRedirect(netnsFd, { keepReturnPath: false })
-    } finally {
-      closeSync(netnsFd)
-    }
-    keeper.release(this.pod.uid)
+    if (this.#mayHaveRemains) await clearRemains(this.pod, this.#parts.keeper)
     this.#mayHaveRemains = false
   }
 
