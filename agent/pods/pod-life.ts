@@ -16,7 +16,7 @@ import { applyRedirect, removeReturnPath, removeRedirect } from '../redirect/app
 import { netnsInode } from '../sys/netns.ts'
 import type { Beginning, LifeParts } from './life-parts.ts'
 import { PodLifeState, type LifeStatus } from './life-state.ts'
-import { AS_LONG_AS_THEY_LIVE_MS, ServedPod } from './served.ts'
+import { ServedPod } from './served.ts'
 import type { LocalPod, Patience, Safety } from './source.ts'
 import { clearRemains } from './remains.ts'
 import { endOrTell, type StrictPod } from './open-plaintext.ts'
@@ -27,6 +27,8 @@ type Wish =
 
 /** Peers that have not heard of an un-enrolment yet still come to 15008 for this long. All listeners stand till then. */
 const STRAGGLERS_MS = 30_000
+/** Connections of a pod that left the mesh may stay open: as long as a timer can say. */
+const AS_LONG_AS_THEY_LIVE_MS = 0x7fff_ffff
 /** So long the connections of a pod wait to hear who it is, unless it is said otherwise. */
 const UNNAMED_AFTER_MS = 5000
 

@@ -10,9 +10,6 @@ import type { DataPlaneThreads } from '../worker/threads.ts'
 import type { ListenerKeeper } from './listeners.ts'
 import type { LocalPod } from './source.ts'
 
-/** Of connections: as long as a timer can say. */
-export const AS_LONG_AS_THEY_LIVE_MS = 0x7fff_ffff
-
 export interface ServedParts {
   readonly threads: DataPlaneThreads
   readonly keeper: ListenerKeeper
@@ -63,22 +60,23 @@ export class ServedPod {
     const uid = this.#uid
     if (this.#isServed) return true
     if (this.#serviceAccount === undefined && (!unnamed || this.#isServedUnnamed)) return false
-    const sets = await Promise.all(Array.from({ length: threads.count }, () => keeper.acquire(uid, netnsFd)))
+    // Threads that serve it without a name are told the name, and have its sockets.
+    const sets = this.#isServedUnnamed
+      ? undefined
+      : await Promise.all(Array.from({ length: threads.count }, () => keeper.acquire(uid, netnsFd)))
     const serviceAccount = this.#serviceAccount
-    // What is open goes on for as long as it lives; the sockets stand, and what comes meanwhile waits in them.
-    if (this.#isServedUnnamed) void threads.removePod(uid, AS_LONG_AS_THEY_LIVE_MS)
     const identity = serviceAccount === undefined ? '' : this.#identity(namespace, serviceAccount)
     const pod = { uid, namespace, name, serviceAccount: serviceAccount ?? '', identity, ips, netnsFd }
     threads.tell({ type: 'pod', pod })
     if (serviceAccount === undefined) {
-      threads.listen(uid, sets)
+      if (sets) threads.listen(uid, sets)
       this.#isServedUnnamed = true
       return false
     }
     this.#isServedUnnamed = false
     const certificate = certificates.certificate(uid)
     if (certificate) threads.tell({ type: 'certificate', podUid: uid, certificate })
-    threads.listen(uid, sets)
+    if (sets) threads.listen(uid, sets)
     this.#isServed = true
     return true
   }

@@ -125,6 +125,9 @@ async function viaTunnel(attempt: Attempt, via: Via<'hbone'>): Promise<Failure |
       () => openSession(context, endpoint, via),
       limit,
     )
+    // Told while this one waited, of a pod that had to be served without a name.
+    if (connection.source.identity === '')
+      connection.source = { ...connection.source, identity: context.pod.identity }
     const opened = await openTunnel(session, endpoint, connection, service, limit)
     const { status } = opened.response
     if (status !== 200) return refusal(status, opened.response.headers)

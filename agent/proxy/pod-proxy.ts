@@ -38,8 +38,9 @@ export interface PodProxyParts {
 const KEPT_DECISIONS = 4096
 
 export class PodProxy implements PodContext {
-  readonly pod: PodPlane
-  readonly trustDomain: string
+  /** Replaced once, when one that had to be served without a name has got it. */
+  pod: PodPlane
+  trustDomain: string
   readonly options: ProxyOptions
   readonly book: ConnectionBook
   readonly pool: HbonePool
@@ -66,6 +67,12 @@ export class PodProxy implements PodContext {
     this.book = parts.book
     this.log = parts.log
     this.#control = parts.control
+  }
+
+  /** Somebody has told who the pod is; whoever waits for its certificate goes on waiting. */
+  named(pod: PodPlane): void {
+    this.pod = pod
+    this.trustDomain = parseSpiffe(pod.identity)?.trustDomain ?? ''
   }
 
   /** Starts accepting. 15008 is served from the first certificate on; until then its connections wait in the kernel. */

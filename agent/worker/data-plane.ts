@@ -86,6 +86,11 @@ export class DataPlane implements Control {
   #do(message: ToWorker): void {
     switch (message.type) {
       case 'pod': {
+        const unnamed = this.#pods.get(message.pod.uid)
+        if (unnamed?.pod.identity === '') {
+          unnamed.named(message.pod)
+          break
+        }
         const parts = { options: this.#options, control: this, book: this.#book, log: this.#log }
         this.#pods.set(message.pod.uid, new PodProxy(message.pod, parts))
         break

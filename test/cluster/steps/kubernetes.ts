@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { until } from '../../../lab/demo/facts.ts'
 import { expect } from '../../../lab/demo/narrator.ts'
+import { errorText } from '../../../lib/errors.ts'
 import { isReady, lifeOf, observed, SYSTEM } from '../agents.ts'
 import { startLoad } from '../clients.ts'
 import { CLIENT, httpGet, loggedBy, OLD, podNamed, podsOf, serverOn, url } from '../context.ts'
@@ -71,7 +72,15 @@ export const kubernetesSteps: Step[] = [
       await kubectl.ok(['-n', 'shop', 'rollout', 'status', 'statefulset/db', '--timeout=60s'])
       const told: string[] = []
       for (const name of ['db-0', 'db-1']) {
-        const seen = await httpGet(kubectl, CLIENT, `http://${name}.db.shop:8080/`)
+        // The cluster's DNS hears of it a moment later, and keeps what it has answered before for some seconds.
+        const seen = await until(`the name ${name}.db`, 60_000, async () => {
+          try {
+            return await httpGet(kubectl, CLIENT, `http://${name}.db.shop:8080/`)
+          } catch (err) {
+            if (errorText(err).includes('ENOTFOUND')) return undefined
+            throw err
+          }
+        })
         expect(seen.pod === name, `${name}.db answered as ${seen.pod}`)
         told.push(`${name}: ${seen.client}`)
       }
