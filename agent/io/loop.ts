@@ -153,12 +153,12 @@ export class EventLoop {
   }
 
   /**
-   * Timers are Node's business and may call forth anything: after one the waits are short again. So is the first one after
-   * each event, for what was put off to a later turn of Node's is not seen from here.
+   * Timers are Node's business and may call forth anything: after one the waits are short again. So are the first ones after
+   * each event, and all while something is put off to a later turn of Node's, which is no event.
    */
   #longestWaitMs(): number {
     if (!this.#node) return BLIND_WAIT_MS
-    if (this.#quietWaits++ < QUIET_WAITS) return LONGEST_WAIT_MS
+    if (this.#quietWaits++ < QUIET_WAITS || isAnythingPutOff()) return LONGEST_WAIT_MS
     const dueMs = this.#node.msUntilTimer()
     if (dueMs === undefined) return LONGEST_WAIT_MS
     if (dueMs <= LONGEST_QUIET_WAIT_MS) this.#quietWaits = 0
@@ -192,6 +192,11 @@ export class EventLoop {
       if (serveMicrotasks) this.#call(serveMicrotasks)
     } while (this.#afterCount > 0)
   }
+}
+
+/** Reports whether immediates are waiting, beside the one that is being served. */
+function isAnythingPutOff(): boolean {
+  return process.getActiveResourcesInfo().includes('Immediate')
 }
 
 /** Stands where a callback stood. */

@@ -118,6 +118,19 @@ await t.test('silent sockets wake nobody up', async t => {
   t.ok(count < 50, `${count} in two seconds`) // a hundred if it looked every 20 ms
 })
 
+await t.test('what a timer puts off from turn to turn does not wait for the next timer', async t => {
+  await quietSocket(t)
+  let slowestMs = 0
+  for (let times = 0; times < 16; times++) {
+    // At other moments of the loop's quiet waits each time, and with nothing else that is due soon.
+    await new Promise(resolve => setTimeout(resolve, 60 + 4 * times))
+    const startMs = performance.now()
+    for (let turns = 0; turns < 8; turns++) await new Promise(setImmediate)
+    slowestMs = Math.max(slowestMs, performance.now() - startMs)
+  }
+  t.ok(slowestMs < 600, `${Math.round(slowestMs)} ms for eight turns`)
+})
+
 await t.test('timers come under load, too', async t => {
   const { far, hearer } = await quietSocket(t)
   hearer.onReadable = () => {
