@@ -14,9 +14,6 @@ export interface IperfReport {
 /** Its server takes one test at a time and may not have noticed the end of the last one. */
 const TRIES = 5
 
-/** iperf3's own way to throw away what comes before TCP and the proxies are at speed. */
-const OMIT_SECONDS = 1
-
 export function bulk(streams: number): Measurement {
   const isOne = streams === 1
   return {
@@ -30,7 +27,7 @@ export function bulk(streams: number): Measurement {
         unit: 'Gb/s',
         better: 'higher',
         command,
-        about: `Application bytes received a second through ${isOne ? 'one connection' : `${streams} connections together`}; the first second is thrown away.`,
+        about: `Application bytes received a second through ${isOne ? 'one connection' : `${streams} connections together`}; what comes before TCP and the proxies are at speed is thrown away.`,
       }
       const cpu: MetricInfo = {
         id: 'cpu-gib',
@@ -55,11 +52,12 @@ export function bulk(streams: number): Measurement {
   }
 }
 
-/** The command line; its times are whole seconds. */
+/** The command line; its times are whole seconds, and so is what comes first and is thrown away. */
 export function iperfArgv(host: string, streams: number, timing: Timing): string[] {
   const seconds = Math.max(1, Math.round(timing.seconds))
+  const omitted = String(Math.round(timing.warmUpSeconds))
   const where = ['--client', host, '--port', String(APP_PORT.iperf), '--parallel', String(streams)]
-  return ['iperf3', ...where, '--time', String(seconds), '--omit', String(OMIT_SECONDS), '--json']
+  return ['iperf3', ...where, '--time', String(seconds), '--omit', omitted, '--json']
 }
 
 async function iperf(at: Situation, streams: number): Promise<IperfReport> {

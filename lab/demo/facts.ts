@@ -20,16 +20,21 @@ export async function podNamed(
   }
 }
 
-/** Asks until the answer is there. Throws `TIMEOUT` with what was waited for. */
+/** The first pause between two looks, and the longest. In between, a tenth of what has been waited already. */
+const PAUSE_MS = { first: 10, longest: 200 }
+
+/** Asks until the answer is there, ever less often. Throws `TIMEOUT` with what was waited for. */
 export async function until<T>(
   what: string,
   timeoutMs: number,
   ask: () => Promise<T | undefined> | T | undefined,
 ): Promise<T> {
-  for (const deadline = performance.now() + timeoutMs; ; await sleep(20)) {
+  for (const startedAt = performance.now(); ;) {
     const answer = await ask()
     if (answer !== undefined) return answer
-    if (performance.now() > deadline) throw new CulvertError('TIMEOUT', `${what}: not within ${timeoutMs} ms`)
+    const waitedMs = performance.now() - startedAt
+    if (waitedMs > timeoutMs) throw new CulvertError('TIMEOUT', `${what}: not within ${timeoutMs} ms`)
+    await sleep(Math.min(PAUSE_MS.longest, PAUSE_MS.first + waitedMs / 10))
   }
 }
 

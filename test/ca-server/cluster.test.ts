@@ -1,10 +1,10 @@
-import { setImmediate } from 'node:timers/promises'
 import { Code } from '@connectrpc/connect'
 import t, { type Test } from 'tap'
 import { configFrom } from '../../ca-server/config.ts'
 import { startServer } from '../../ca-server/server.ts'
 import { PodState } from '../../lib/proto/gen/culvert/v1/mesh_pb.js'
 import { TunnelProtocol } from '../../lib/proto/gen/istio/workload_pb.js'
+import { becomes } from '../helpers/becomes.ts'
 import { TestCa } from '../helpers/ca-server.ts'
 import { ADDRESS, DeltaClient } from '../helpers/delta-client.ts'
 import { ENROLLED, kubeNamespace, kubeNode, kubePod } from '../helpers/kube-world.ts'
@@ -22,7 +22,7 @@ const ONE = 'Kubernetes//Pod/shop/one'
 /** One that knows the cluster. */
 async function replica(t: Test, cluster: ControlPlane, name: string): Promise<TestCa> {
   const ca = await TestCa.start(t, { env: { ...cluster.env, POD_NAME: name } })
-  while (!(await fetch(`http://127.0.0.1:${ca.metricsPort}/healthz/ready`)).ok) await setImmediate()
+  await becomes(async () => (await fetch(`http://127.0.0.1:${ca.metricsPort}/healthz/ready`)).ok)
   return ca
 }
 
@@ -159,7 +159,7 @@ await t.test('until there is something to sign with, it says so, and can be stop
   const starting = startServer(config, log)
   const before = cluster.kept.requests.length
   await cluster.kept.until(() => cluster.kept.requests.length > before)
-  while (!lines.some(({ msg }) => msg.startsWith('cannot read'))) await setImmediate()
+  await becomes(() => lines.some(({ msg }) => msg.startsWith('cannot read')))
   isAway = false
   const server = await starting
   t.teardown(() => server.stop())

@@ -122,7 +122,7 @@ await t.test('headers that never end and pings that are never answered are not w
     router: createConnectRouter(),
     metrics: createMetrics(),
     log: quietLog().log,
-    timeouts: { handshakeMs: 200, sweepMs: 50, strangerIdleMs: 100 },
+    timeouts: { handshakeMs: 200, sweepMs: 50, strangerIdleMs: 100, pongMs: 500 },
   })
   t.teardown(() => listener.close(100))
   const halves: [what: string, bytes: Buffer][] = [

@@ -6,6 +6,7 @@ import { NOTHING, TcpSocket } from '../../agent/io/tcp.ts'
 import { listenTcp } from '../../agent/sys/socket.ts'
 import { localAddress } from '../../agent/sys/sockopt.ts'
 import { BareEnd, fdPair, Hearer } from './io.ts'
+import { becomes } from './becomes.ts'
 
 /** Serves one connection until its end, tells the port, and leaves nothing behind. */
 function echoOnce(tell: (port: number) => void): void {
@@ -65,7 +66,7 @@ async function throwing(): Promise<void> {
   }
   ends[1]!.send('y')
   await good.until(() => good.text === 'xy')
-  while (thrown.length < 3) await new Promise(resolve => setImmediate(resolve))
+  await becomes(() => thrown.length >= 3)
   bad.socket.destroy()
   good.socket.destroy()
   for (const teardown of teardowns) teardown()

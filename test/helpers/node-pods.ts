@@ -24,6 +24,7 @@ import { localPod, MeshWorld, type PodShape } from './mesh-world.ts'
 import type { TestPod } from './pods.ts'
 import { quietLog, type Line } from './quiet-log.ts'
 import { createRoot, issueLeaf } from './test-pki.ts'
+import { becomes } from './becomes.ts'
 
 export interface NodePods {
   readonly world: MeshWorld
@@ -151,7 +152,7 @@ export async function nodePods(
     state: async (uid, state, detail) => {
       const is = (life: PodLife | undefined) =>
         life?.status.state === state && (detail?.test(life.status.detail) ?? true)
-      while (!is(pods.get(uid))) await new Promise(setImmediate)
+      await becomes(() => is(pods.get(uid)))
     },
   }
   return node

@@ -5,6 +5,7 @@ import t from 'tap'
 import { PORT } from '../../agent/ports.ts'
 import type { DataPlane } from '../../agent/worker/data-plane.ts'
 import { FRAME } from '../../agent/hbone/protocol.ts'
+import { becomes } from '../helpers/becomes.ts'
 import { certificateFor, meshPair } from '../helpers/mesh-pair.ts'
 import { connectFrom, serve } from '../helpers/pods.ts'
 import { RawPeer, frame } from '../helpers/raw-peer.ts'
@@ -49,9 +50,6 @@ await t.test('failed handshakes, refused streams and ends of sessions are counte
   server.plane.handle({ type: 'remove-pod', id: 1, podUid: `uid-${server.name}`, drain: { deadlineMs: 0 } })
   const ended = 'hbone_sessions_ended_total{direction="outbound",by="peer",code="NO_ERROR",limit="none"}'
   let counted: Record<string, number> = {}
-  while (Object.keys(counted).length === 0) {
-    await new Promise(setImmediate)
-    counted = totals(client.plane)
-  }
+  await becomes(() => Object.keys((counted = totals(client.plane))).length > 0)
   t.strictSame(counted, { [ended]: 1 })
 })

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { inspectRedirect } from '../../agent/redirect/apply.ts'
+import { becomes } from '../helpers/becomes.ts'
 import { nodePods, type NodePods } from '../helpers/node-pods.ts'
 import { canMakeGroups, podProcess } from '../helpers/pod-processes.ts'
 import { connectFrom, failureFrom, inPod, makePods, serve, type TestPod } from '../helpers/pods.ts'
@@ -65,7 +66,7 @@ await t.test(
     await node.state(pod.uid, 'enrolled')
     t.equal(node.pods.get(pod.uid)?.serviceAccount, 'billing')
     socket.end()
-    while (!node.carried.some(line => line.includes('sa/billing'))) await new Promise(setImmediate)
+    await becomes(() => node.carried.some(line => line.includes('sa/billing')))
     t.ok(node.carried.every(line => line.includes('"reason":"mtls"')))
   },
 )
@@ -98,10 +99,8 @@ await t.test(
     t.equal((await readAll(named)).toString(), 'hello')
     named.end()
     t.equal(await toEnrolled, 'ECONNRESET')
-    const logged = async (...words: string[]) => {
-      while (!node.carried.some(line => words.every(word => line.includes(word))))
-        await new Promise(setImmediate)
-    }
+    const logged = (...words: string[]) =>
+      becomes(() => node.carried.some(line => words.every(word => line.includes(word))))
     await logged('sa/billing', '"reason":"mtls"')
     await logged('no certificate for a pod whose service account is not known')
   },
@@ -238,7 +237,7 @@ await t.test('peers are told that a pod ends as soon as discovery says so, once'
     tell(message)
   }
   node.tell(pod, { info: { podUid: pod.uid, enrolment: { mesh: true }, terminating: true } })
-  while (told.length === 0) await new Promise(setImmediate)
+  await becomes(() => told.length > 0)
   await node.pods.podSeen({ ...pod, terminating: true })
   await node.pods.podGone(pod.uid, 1000)
   t.strictSame(told, [pod.uid])

@@ -4,6 +4,7 @@ import { NOT_ENROLLED } from '../../lib/enrolment.ts'
 import { RedirectGuard, type DriftEvent } from '../../agent/pods/guard.ts'
 import type { NamespaceIdentity } from '../../agent/pods/verify.ts'
 import { applyRedirect, inspectRedirect, removeRedirect } from '../../agent/redirect/apply.ts'
+import { becomes } from '../helpers/becomes.ts'
 import { askFrom, standInAgent } from '../helpers/capture.ts'
 import { inPod, makePods, serve, type TestPod } from '../helpers/pods.ts'
 import { quietLog } from '../helpers/quiet-log.ts'
@@ -109,7 +110,7 @@ await t.test('a pod that is no longer guarded may be cleared', async t => {
   await applyRedirect(other!.fd, settings)
   guard.watch('uid-2', other!.fd, settings)
   inPod(other!, 'iptables', ['-t', 'nat', '-F'])
-  while (events.length === 0) await new Promise(setImmediate)
+  await becomes(() => events.length > 0)
   t.strictSame(
     events.map(({ podUid }) => podUid),
     ['uid-2'],

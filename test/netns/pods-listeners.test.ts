@@ -29,6 +29,7 @@ import {
   SOL_SOCKET,
 } from '../../agent/sys/sockopt.ts'
 import type { PodListeners } from '../../agent/worker/messages.ts'
+import { becomes } from '../helpers/becomes.ts'
 import { canMakeGroups, TestGroup } from '../helpers/pod-processes.ts'
 import { connectFrom, makePods, type TestPod } from '../helpers/pods.ts'
 import { quietLog } from '../helpers/quiet-log.ts'
@@ -157,7 +158,7 @@ await t.test('a released pod has no holder and nothing listens; what is not live
   t.notOk(keeper.holds(UID))
   await keeper.idle()
   t.equal(record(runDir), undefined)
-  while (isHolderAlive(holder)) await new Promise(setImmediate)
+  await becomes(() => !isHolderAlive(holder))
   t.equal(listeningSockets(pod.fd).size, 0)
 
   Object.values(await keeper.acquire(UID, pod.fd)).forEach(closeFd)
@@ -175,7 +176,7 @@ await t.test('a holder that is killed is replaced by one with the same sockets',
   const { inbound } = owned(t, await keeper.acquire(UID, pod.fd))
   const before = record(runDir)!
   process.kill(before.pid, 'SIGKILL')
-  while (!record(runDir) || record(runDir)!.pid === before.pid) await new Promise(setImmediate)
+  await becomes(() => ![undefined, before.pid].includes(record(runDir)?.pid))
   const after = record(runDir)!
   t.equal(readlinkSync(`/proc/${after.pid}/fd/${after.fds.inbound}`), `socket:[${socketInode(inbound)}]`)
   t.throws(() => readFileSync(`/proc/${before.pid}/stat`), { code: 'ENOENT' }, 'the dead one is reaped')
@@ -220,7 +221,7 @@ await t.test(
     await kill(await agent(t, runDir, pod, 'first'))
     const before = record(runDir)!
     const child = await agent(t, runDir, pod, 'second', ['setpriv', '--bounding-set', '-sys_ptrace'])
-    while (isHolderAlive(before)) await new Promise(setImmediate)
+    await becomes(() => !isHolderAlive(before))
     t.not(record(runDir)!.pid, before.pid)
     for (let times = 0; times < 20; times++)
       t.equal((await readAll(await connectFrom(t, pod, pod.ip, PORT.inbound))).toString(), 'second')
@@ -252,7 +253,7 @@ await t.test(
     t.strictSame(new Set(await waiting), new Set(['second']), 'what came before is served')
     const second = record(runDir)!
     t.ok(containers[1].pids().includes(second.pid), 'a holder of its own')
-    while (isHolderAlive(first)) await new Promise(setImmediate)
+    await becomes(() => !isHolderAlive(first))
     await containers[0].end()
     t.ok(isHolderAlive(second))
     t.equal((await readAll(await connectFrom(t, pod, pod.ip, PORT.inbound))).toString(), 'second')
@@ -267,7 +268,7 @@ await t.test(
     // Without the record it is found, though the agents' networks differ.
     rmSync(join(runDir, 'holders.json'))
     await agent(t, runDir, pod, 'fourth', inside(containers[2], home))
-    while (isHolderAlive(second)) await new Promise(setImmediate)
+    await becomes(() => !isHolderAlive(second))
     t.ok(containers[2].pids().includes(record(runDir)!.pid))
     await containers[1].end()
     t.equal((await readAll(await connectFrom(t, pod, pod.ip, PORT.inbound))).toString(), 'fourth')
@@ -287,7 +288,7 @@ await t.test(
     const held = record(runDir)!
     t.ok(second.pids().includes(held.pid))
     await second.end()
-    while (!isHolderAlive(record(runDir)!)) await new Promise(setImmediate)
+    await becomes(() => isHolderAlive(record(runDir)!))
     t.ok(first.pids().includes(record(runDir)!.pid))
     t.equal((await readAll(await connectFrom(t, pod, pod.ip, PORT.inbound))).toString(), 'first')
   },

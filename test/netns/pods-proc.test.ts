@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import t, { type Test } from 'tap'
 import { PodProcesses } from '../../agent/pods/proc/processes.ts'
 import { ProcPodSource } from '../../agent/pods/proc/source.ts'
+import { becomes } from '../helpers/becomes.ts'
 import { MeshWorld } from '../helpers/mesh-world.ts'
 import { canMakeGroups, podProcess } from '../helpers/pod-processes.ts'
 import { makePods, type TestPod } from '../helpers/pods.ts'
@@ -103,7 +104,7 @@ await t.test('between two containers of a pod there may be no process', { skip }
   await init.kill()
   const looks = () => (source.status()['looks'] as { count: number }).count
   const from = looks()
-  while (looks() < from + 5) await new Promise(setImmediate)
+  await becomes(() => looks() >= from + 5)
   t.strictSame(told.words, [])
   const app = await podProcess(t, pod.netns, uid)
   t.strictSame(await told.after(1), [`seen ${uid}`])

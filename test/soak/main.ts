@@ -20,7 +20,7 @@ async function main(argv: readonly string[]): Promise<number> {
     process.stdout.write(HELP)
     return 0
   }
-  const { minutes, seed, everySeconds, isJson, html } = args
+  const { minutes, seed, everySeconds, pauses, isJson, html } = args
   ensureTools()
   const interrupt = () => interrupted.abort()
   process.once('SIGINT', interrupt)
@@ -30,6 +30,7 @@ async function main(argv: readonly string[]): Promise<number> {
     seconds: minutes * 60,
     seed,
     everySeconds,
+    pauses,
     signal: interrupted.signal,
     progress,
   })

@@ -5,11 +5,12 @@ export interface SoakArgs {
   readonly minutes: number
   readonly seed: number
   readonly everySeconds: number
+  readonly pauses: number
   readonly isJson: boolean
   readonly html: string | undefined
 }
 
-export const HELP = `usage: npm run soak -- [--minutes N] [--seed S] [--every SECONDS] [--json] [--html FILE]
+export const HELP = `usage: npm run soak -- [--minutes N] [--seed S] [--every SECONDS] [--pauses N] [--json] [--html FILE]
 
 Builds a lab of two nodes, sends mixed traffic between its pods, rotates certificates, and kills, replaces, adds, removes
 and stops what there is every few seconds. At the end every byte, failure, descriptor and megabyte must be accounted for.
@@ -17,6 +18,7 @@ and stops what there is every few seconds. At the end every byte, failure, descr
   --minutes N      how long (5)
   --seed S         the same seed does the same things in the same order (the time of day)
   --every SECONDS  between two disturbances, on average (8)
+  --pauses N       times as long as at full load between two connections: a lighter one (1)
   --json           one JSON object instead of the summary
   --html FILE      memory and descriptors over time, as a page
   --help           this text
@@ -48,9 +50,10 @@ export function parseArgs(args: readonly string[], nowMs = Date.now()): SoakArgs
     minutes: number('--minutes', 0.2, 7 * 1440) ?? 5,
     seed: Math.floor(number('--seed', 0, 0xffff_ffff) ?? nowMs % 0xffff_ffff),
     everySeconds: number('--every', 1, 3600) ?? 8,
+    pauses: number('--pauses', 0.1, 1000) ?? 1,
     isJson: values.has('--json'),
     html: values.get('--html'),
   }
 }
 
-const FLAGS = new Set(['--minutes', '--seed', '--every', '--json', '--html'])
+const FLAGS = new Set(['--minutes', '--seed', '--every', '--pauses', '--json', '--html'])

@@ -27,6 +27,8 @@ export interface SoakOptions {
   readonly everySeconds?: number
   /** Of certificates, s: they are renewed at half of it. */
   readonly ttlSeconds?: number
+  /** How much longer traffic pauses between two connections than at full load. @default 1 */
+  readonly pauses?: number
   readonly signal: AbortSignal
   readonly progress?: (now: SoakProgress) => void
 }
@@ -171,10 +173,11 @@ class Soak {
     try {
       const [server, server2] = [await podNamed(lab, 'server'), await podNamed(lab, 'server-2')]
       const vip = (await lab.status()).services.find(({ name }) => name === 'echo')?.clusterIPs[0] ?? ''
+      const pauses = String(this.#options.pauses ?? 1)
       const streams = [
-        await Traffic.start(lab, scope, 'client', [`${seed}/1`, server.ip, vip]),
-        await Traffic.start(lab, scope, 'server', [`${seed}/2`, server2.ip]),
-        await Traffic.start(lab, scope, 'client', [`${seed}/3`, server2.ip6]),
+        await Traffic.start(lab, scope, 'client', [`${seed}/1`, pauses, server.ip, vip]),
+        await Traffic.start(lab, scope, 'server', [`${seed}/2`, pauses, server2.ip]),
+        await Traffic.start(lab, scope, 'client', [`${seed}/3`, pauses, server2.ip6]),
       ]
       await something()
       return await Promise.all(streams.map(stream => stream.stop()))

@@ -2,7 +2,9 @@
  * A mix of applications that runs in a pod: each kind of connection over and over, every byte accounted for. Ends at
  * SIGTERM, once what is open has ended, with one line of JSON.
  *
- * usage: node traffic.ts SEED HOST [VIP]
+ * usage: node traffic.ts SEED PAUSES HOST [VIP]
+ *
+ * Pauses between connections are so many times as long as below.
  *
  * | kind | what must be |
  * |---|---|
@@ -48,7 +50,7 @@ const LIMIT_MS = 30_000
 const MOST_FAILURES = 20_000
 const CHUNK_BYTES = 65_536
 
-const [seed = '1', host = '', vip] = process.argv.slice(2)
+const [seed = '1', pauses = '1', host = '', vip] = process.argv.slice(2)
 const random = new Random('traffic', seed)
 const done: Record<TrafficKind, number> = {
   upload: 0,
@@ -249,7 +251,9 @@ const PAUSE_MS: Readonly<Record<TrafficKind, number>> = {
 
 async function carryOn(kind: TrafficKind): Promise<void> {
   const pause = () =>
-    sleep(random.int(2 * PAUSE_MS[kind]), undefined, { signal: stopping.signal }).catch(() => undefined)
+    sleep(random.int(2 * PAUSE_MS[kind]) * Number(pauses), undefined, { signal: stopping.signal }).catch(
+      () => undefined,
+    )
   for (await pause(); !stopping.signal.aborted; await pause()) {
     const startedAtMs = Date.now()
     let call: Call | undefined

@@ -7,6 +7,7 @@ import { HbonePool } from '../../../agent/hbone/pool.ts'
 import { CODE, FLAG, FRAME, PREFACE, SETTING } from '../../../agent/hbone/protocol.ts'
 import { HpackEncoder } from '../../../agent/hbone/hpack/encoder.ts'
 import { ServerSession, type ConnectRequest } from '../../../agent/hbone/server.ts'
+import { becomes } from '../../helpers/becomes.ts'
 import { RawPeer, data, frame, repeat, rst, settings, windowUpdate } from '../../helpers/raw-peer.ts'
 import { socketPair } from '../../helpers/tcp.ts'
 import { Receiver } from '../../helpers/tunnel.ts'
@@ -328,7 +329,7 @@ await t.test('a peer that allows no streams is not asked for ever more sessions'
   }
   const never = new AbortController().signal
   const first = pool.acquire('peer', open, never)
-  while (pool.sessionCount === 0) await new Promise(setImmediate)
+  await becomes(() => pool.sessionCount > 0)
   const more = Array.from({ length: 20 }, () => pool.acquire('peer', open, never))
   // Longer than anyone's patience: whoever wanted an attempt of his own has had the time.
   await once(AbortSignal.timeout(500), 'abort')

@@ -2,6 +2,7 @@ import t, { type Test } from 'tap'
 import type { ClientSession } from '../../../agent/hbone/client.ts'
 import { HbonePool, type PoolOptions } from '../../../agent/hbone/pool.ts'
 import { BULK_BYTES, BULK_MS, type SessionOptions } from '../../../agent/hbone/limits.ts'
+import { becomes } from '../../helpers/becomes.ts'
 import { Receiver, sessionPair, type SessionPair } from '../../helpers/tunnel.ts'
 
 const OPTIONS: PoolOptions = { maxStreams: 2, idleMs: 60_000, impatienceMs: 20 }
@@ -193,7 +194,7 @@ await t.test('bulk in the other direction counts as much', async t => {
   const receiver = new Receiver(bulk.far)
   const payload = Buffer.alloc(9 + 16_384)
   for (let sent = 0; sent <= BULK_BYTES; sent += 16_384) {
-    while (bulk.tunnel.room < 16_384) await new Promise(resolve => setImmediate(resolve))
+    await becomes(() => bulk.tunnel.room >= 16_384)
     bulk.tunnel.sendInPlace(payload, 16_384)
   }
   await receiver.until(BULK_BYTES)

@@ -1,5 +1,6 @@
 import t, { type Test } from 'tap'
 import { AutoPodSource } from '../../../agent/pods/auto.ts'
+import { becomes } from '../../helpers/becomes.ts'
 import { MeshWorld } from '../../helpers/mesh-world.ts'
 import { sandbox, StandInRuntime } from '../../helpers/nri-runtime.ts'
 import { quietLog } from '../../helpers/quiet-log.ts'
@@ -39,7 +40,7 @@ await t.test('where the runtime tells of pods, nobody looks for them', async t =
 
 await t.test('without its socket pods are looked for, until it is there', async t => {
   const { runtime, mesh, told, source, lines } = await world(t, { hasSocket: false, firstMs: 10 })
-  while (source.status().kind !== 'proc') await new Promise(setImmediate)
+  await becomes(() => source.status().kind === 'proc')
   t.match(source.status(), { waitsFor: /NRI socket .*, or discovery, to tell which pods/ })
   mesh.synced()
   t.match(await told.after(1), [/^synced/])

@@ -4,6 +4,7 @@ import { EventEmitter, once } from 'node:events'
 import t, { type Test } from 'tap'
 import type { LocalPod, PodEvents } from '../../../agent/pods/source.ts'
 import { StaticPodSource } from '../../../agent/pods/static.ts'
+import { becomes } from '../../helpers/becomes.ts'
 import { quietLog } from '../../helpers/quiet-log.ts'
 
 const pod = (uid: string, more: Partial<LocalPod> = {}): LocalPod => ({
@@ -89,7 +90,7 @@ await t.test('a broken file changes nothing and is complained about once', async
   await after(2)
   write('{"pods": [{"uid": "a"}]}')
   const complaints = () => lines.filter(({ msg }) => msg === 'pod file is not usable; keeping what was known')
-  while (complaints().length === 0) await new Promise(setImmediate)
+  await becomes(() => complaints().length > 0)
   t.match(complaints()[0], { level: 'error', err: 'pods[0].netns is not a text' })
   utimesSync(file, 1, 1)
   rmSync(file)
@@ -116,7 +117,7 @@ await t.test(
     t.strictSame(order, ['good'])
     pods(pod('slow', { terminating: true }), pod('bad'), pod('good'))
     resolve()
-    while (order.length < 3) await new Promise(setImmediate)
+    await becomes(() => order.length >= 3)
     t.strictSame(order, ['good', 'slow', 'slow terminating'])
     t.match(
       lines.find(({ msg }) => msg === 'pod event failed'),

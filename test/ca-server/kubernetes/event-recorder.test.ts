@@ -5,6 +5,7 @@ import {
   type Subject,
 } from '../../../ca-server/kubernetes/event-recorder.ts'
 import { createMetrics } from '../../../ca-server/metrics.ts'
+import { becomes } from '../../helpers/becomes.ts'
 import { FakeClock } from '../../helpers/fake-clock.ts'
 import { quietLog, type Line } from '../../helpers/quiet-log.ts'
 import { StandInApi, type Json } from '../../helpers/stand-in-api.ts'
@@ -55,7 +56,7 @@ async function scene(t: Test, options: Partial<EventRecorderOptions> = {}): Prom
       }),
     async answered(count) {
       const done = async () => (await results()).reduce((sum, { value }) => sum + value, 0)
-      while ((await done()) < count) await new Promise(resolve => setImmediate(resolve))
+      await becomes(async () => (await done()) >= count)
     },
     events: () => [...api.objects.values()],
     told: async result => (await results()).find(({ labels }) => labels.result === result)?.value ?? 0,

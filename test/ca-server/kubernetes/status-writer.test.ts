@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import { StatusWriter, type StatusWriterOptions } from '../../../ca-server/kubernetes/status-writer.ts'
 import { createMetrics } from '../../../ca-server/metrics.ts'
 import type { KubePod } from '../../../lib/kube/objects.ts'
+import { becomes } from '../../helpers/becomes.ts'
 import { kubePod } from '../../helpers/kube-world.ts'
 import { quietLog, type Line } from '../../helpers/quiet-log.ts'
 import { StandInApi, type Json } from '../../helpers/stand-in-api.ts'
@@ -44,7 +45,7 @@ async function scene(t: Test, options: Partial<StatusWriterOptions> = {}): Promi
     },
     status: name => (metadataOf(name)['annotations'] as Json)['culvert.dev/status'],
     async idle() {
-      while (writer.waiting > 0) await setImmediate()
+      await becomes(() => writer.waiting === 0)
     },
   }
 }

@@ -1,6 +1,7 @@
 import t, { type Test } from 'tap'
 import { NriPodSource } from '../../../../agent/pods/nri/source.ts'
 import type { Safety } from '../../../../agent/pods/source.ts'
+import { becomes } from '../../../helpers/becomes.ts'
 import { sandbox, StandInRuntime, type Sandbox } from '../../../helpers/nri-runtime.ts'
 import { quietLog } from '../../../helpers/quiet-log.ts'
 import { ToldPods } from '../../../helpers/told-pods.ts'
@@ -209,7 +210,7 @@ await t.test('of two sandboxes of one pod the one with a process counts', async 
 
 await t.test('a socket that is not there yet is waited for, without a word each time', async t => {
   const { runtime, told, source, lines } = await world(t, false)
-  while ((source.status()['connections'] as number) < 5) await new Promise(setImmediate)
+  await becomes(() => (source.status()['connections'] as number) >= 5)
   t.match(source.status(), { waitsFor: /NRI socket \S+: NRI: connection failed/ })
   t.equal(lines.filter(({ level }) => level === 'warn').length, 1)
   await runtime.start()
