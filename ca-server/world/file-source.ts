@@ -3,6 +3,7 @@
  * read, or holds nothing, changes nothing: the last good one stays in force.
  */
 import { CulvertError, errorText } from '../../lib/errors.ts'
+import { DocumentReader } from '../../lib/kube/documents.ts'
 import { parseManifest } from '../../lib/kube/manifest.ts'
 import type { Logger } from '../../lib/log.ts'
 import { FileWatch } from '../file-watch.ts'
@@ -21,6 +22,7 @@ export function fileSource(options: FileSourceOptions): WorldSource {
     log.error({ file, err: errorText(err) }, 'world file not usable, nothing changes')
     options.failed?.()
   }
+  const reader = new DocumentReader()
   let isLoaded = false
   return {
     pending: () => (isLoaded ? [] : [`the first usable ${file}`]),
@@ -28,7 +30,7 @@ export function fileSource(options: FileSourceOptions): WorldSource {
       const watch = new FileWatch({
         paths: [file],
         load([text]) {
-          const objects = parseManifest(text!, file)
+          const objects = parseManifest(text!, file, reader)
           if (objects.length === 0) throw new CulvertError('INPUT', `${file} holds no objects`)
           world.replaceAll(objects)
           isLoaded = true

@@ -2,9 +2,10 @@
  * Files of Kubernetes objects: several YAML documents, as `kubectl apply -f` takes them. All problems of a file
  * are told in one error, each with the document's number, the object's name and the field's path.
  */
-import { parseAllDocuments, stringify } from 'yaml'
-import { CulvertError, errorText } from '../errors.ts'
+import { stringify } from 'yaml'
+import { CulvertError } from '../errors.ts'
 import { printable } from '../printable.ts'
+import { DocumentReader } from './documents.ts'
 import { Fields } from './fields.ts'
 import { API_VERSIONS, isKubeKind, readObject } from './read.ts'
 import { writeObject } from './write.ts'
@@ -17,14 +18,15 @@ const LONGEST_PROBLEM = 400
 
 /**
  * The objects of a file in its order, lists flattened, empty documents left out. `fileName` is for messages.
- * A uid that is not given becomes `''`, an absent status that of a pending pod.
+ * A uid that is not given becomes `''`, an absent status that of a pending pod. Whoever reads a file again and again hands
+ * over the same `reader`.
  * Throws `INPUT` naming every problem (the first 20), one a line.
  */
-export function parseManifest(text: string, fileName: string): KubeObject[] {
+export function parseManifest(text: string, fileName: string, reader = new DocumentReader()): KubeObject[] {
   const problems: string[] = []
   const objects: KubeObject[] = []
   const places = new Map<string, string>()
-  documentsOf(text, problems).forEach((document, at) => {
+  reader.read(text, problems).forEach((document, at) => {
     for (const { place, value, kind } of flatten(document, `document ${at + 1}`, undefined)) {
       const found: string[] = []
       const object = readOne(value, kind, found)
@@ -45,33 +47,25 @@ export function parseManifest(text: string, fileName: string): KubeObject[] {
 
 /** The objects as multi-document YAML in Kubernetes' own shape; `parseManifest` gives them back. */
 export function stringifyManifest(objects: readonly KubeObject[]): string {
-  return objects
-    .map(object => stringify(writeObject(object), { aliasDuplicateObjects: false, lineWidth: 0 }))
-    .join('---\n')
+  return objects.map(stringifyObject).join('---\n')
+}
+
+/** Objects are replaced and not changed: what was written of one holds. */
+const written = new WeakMap<KubeObject, string>()
+
+function stringifyObject(object: KubeObject): string {
+  let text = written.get(object)
+  if (text === undefined) {
+    text = stringify(writeObject(object), { aliasDuplicateObjects: false, lineWidth: 0 })
+    written.set(object, text)
+  }
+  return text
 }
 
 /** `Pod shop/client`, `Node node-a`: unique among all objects. */
 export function keyOf(object: KubeObject): string {
   const { namespace, name } = object.metadata
   return `${object.kind} ${namespace === undefined ? name : `${namespace}/${name}`}`
-}
-
-function documentsOf(text: string, problems: string[]): unknown[] {
-  const documents = parseAllDocuments(text, { merge: true, prettyErrors: false, logLevel: 'silent' })
-  return [...documents].map((document, at) => {
-    for (const error of document.errors) {
-      const before = text.slice(0, error.pos[0]).split('\n')
-      const where = `line ${before.length}, column ${before.at(-1)!.length + 1}`
-      problems.push(`document ${at + 1}: not YAML at ${where}: ${lowerFirst(error.message)}`)
-    }
-    if (document.errors.length > 0) return null
-    try {
-      return document.toJS() as unknown
-    } catch (err) {
-      problems.push(`document ${at + 1}: not YAML: ${lowerFirst(errorText(err))}`)
-      return null
-    }
-  })
 }
 
 interface Found {
@@ -134,8 +128,4 @@ function report(problems: readonly string[], fileName: string): string {
     .map(problem => `${fileName}: ${printable(problem, LONGEST_PROBLEM)}`)
   if (problems.length > shown.length) shown.push(`${fileName}: and ${problems.length - shown.length} more`)
   return shown.join('\n')
-}
-
-function lowerFirst(text: string): string {
-  return text.charAt(0).toLowerCase() + text.slice(1)
 }

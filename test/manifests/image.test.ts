@@ -6,7 +6,7 @@ import t from 'tap'
 import { run } from '../../lab/run.ts'
 import { VERSION } from '../../lib/version.ts'
 import { buildFromMachine, IMAGE_ENV } from '../../manifests/image/build.ts'
-import { HOME, packagesLayer, sourcesLayer, systemLayer } from '../../manifests/image/contents.ts'
+import { HOME, nodeLayer, packagesLayer, sourcesLayer, systemLayer } from '../../manifests/image/contents.ts'
 import { runtimePackages } from '../../manifests/image/packages.ts'
 import { sbomOf } from '../../manifests/image/sbom.ts'
 import { tarOf } from '../../manifests/image/tar.ts'
@@ -14,6 +14,9 @@ import { tarOf } from '../../manifests/image/tar.ts'
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 
 const sha256 = (bytes: Uint8Array) => `sha256:${createHash('sha256').update(bytes).digest('hex')}`
+
+/** Digests of the layers of the image that the tests make. */
+const made: string[] = []
 
 await t.test('archives are read by the system’s tar, long names and all', async t => {
   const long = `${'directory/'.repeat(20)}file`
@@ -74,6 +77,7 @@ await t.test('the image has what its programs run on, and nothing that only deve
       t.equal(bytes.length, layer.size)
       t.equal(sha256(bytes), layer.digest)
       t.equal(config.rootfs.diff_ids[at], layer.digest, 'not compressed: the two are one')
+      made.push(layer.digest)
       await run(['tar', '-xf', join(image, layer.digest.replace('sha256:', 'blobs/sha256/')), '-C', root])
     }
     t.match(json('manifest.json'), [{ RepoTags: ['localhost/culvert:test'] }], 'and what older Dockers read')
@@ -107,25 +111,14 @@ await t.test('the image has what its programs run on, and nothing that only deve
   })
 })
 
-await t.test('what does not change makes the same layer again', async t => {
-  const layersOf = () => {
-    const system = systemLayer()
-    const packages = packagesLayer(ROOT, [system])
-    return [system, packages, sourcesLayer(ROOT, [system, packages])].map(tree =>
-      sha256(tarOf(tree.entries())),
-    )
-  }
-  t.strictSame(layersOf(), layersOf())
-})
-
-await t.test('the bill of materials names what is in the image, the same each time', async t => {
-  const sbom = sbomOf(ROOT) as { components: { purl: string; version: string }[]; serialNumber: string }
-  t.strictSame(sbomOf(ROOT), sbom)
-  t.match(sbom.serialNumber, /^urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}$/)
-  const purls = sbom.components.map(({ purl }) => purl)
-  for (const { name, version } of runtimePackages(ROOT))
-    t.ok(purls.includes(`pkg:npm/${name.replace('@', '%40')}@${version}`), name)
-  t.ok(purls.some(purl => purl.startsWith('pkg:generic/node@26.')))
-  t.ok(purls.some(purl => purl.startsWith('pkg:deb/debian/iptables@')))
-  t.notOk(purls.some(purl => /typescript|client-node|node-linux/.test(purl)))
+await t.test('what does not change makes the same layer again', t => {
+  const system = systemLayer()
+  const node = nodeLayer(ROOT, system)
+  const packages = packagesLayer(ROOT, [system, node])
+  const sources = sourcesLayer(ROOT, [system, node, packages])
+  t.strictSame(
+    [system, packages, sources].map(tree => sha256(tarOf(tree.entries()))),
+    [made[0], made[2], made[3]],
+  )
+  t.end()
 })

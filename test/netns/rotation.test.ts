@@ -11,7 +11,7 @@ await t.test(
     const server = pods[1]!
     const before = await Promise.all(pods.map(pod => serialOf(lab, pod)))
     const held = await holdConnection(lab, 'client', server.ip, 7000)
-    const load = await startLoad(lab, 'client', `http://${server.ip}:8080/`, 50, 600)
+    const load = await startLoad(lab, 'client', `http://${server.ip}:8080/`, 20, 600)
     const renewed = await until('a new certificate at both ends', 18_000, async () => {
       const now = await Promise.all(pods.map(pod => serialOf(lab, pod)))
       return now.every((serial, at) => serial !== before[at]) ? now : undefined

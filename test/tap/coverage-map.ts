@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 
 const STARTS_LAB = /\/lab\/lab\.ts'|\/helpers\/(?:lab|ztunnel|start-lab|rootless-lab)\.ts'/
 const CARRIES_MUCH =
-  /\/(?:bench-scale|data-plane|floods|foreign-\w+|fuzz|hostile-\w+|run|scale|scale-cluster|soak)\.test\.ts$/
+  /\/(?:bench-scale|data-plane|floods|foreign-\w+|fuzz|hostile(?:-\w+)?|run|scale|scale-cluster|soak)\.test\.ts$/
 
 /** All files that a test loads (`[]`), or none. `test` is its path from the project's root, where tap runs. */
 export default (test: string): [] | null =>
