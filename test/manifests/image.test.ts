@@ -122,3 +122,15 @@ await t.test('what does not change makes the same layer again', t => {
   )
   t.end()
 })
+
+await t.test('the bill of materials names what is in the image, the same each time', async t => {
+  const sbom = sbomOf(ROOT) as { components: { purl: string; version: string }[]; serialNumber: string }
+  t.strictSame(sbomOf(ROOT), sbom)
+  t.match(sbom.serialNumber, /^urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}$/)
+  const purls = sbom.components.map(({ purl }) => purl)
+  for (const { name, version } of runtimePackages(ROOT))
+    t.ok(purls.includes(`pkg:npm/${name.replace('@', '%40')}@${version}`), name)
+  t.ok(purls.some(purl => purl.startsWith('pkg:generic/node@26.')))
+  t.ok(purls.some(purl => purl.startsWith('pkg:deb/debian/iptables@')))
+  t.notOk(purls.some(purl => /typescript|client-node|node-linux/.test(purl)))
+})
