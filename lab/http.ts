@@ -1,6 +1,6 @@
 /** HTTP over Unix sockets, which is how the lab's parts and its command talk: one request, one answer of text. */
-import { request } from 'node:http'
 import { CulvertError } from '../lib/errors.ts'
+import { request } from '../lib/plain-http.ts'
 
 export interface UnixRequest {
   /** @default GET */

@@ -2,10 +2,10 @@
  * What the verbs ask of the API server: read, apply, delete, and no more. Each request has a limit in time; answers that
  * say "later" are tried again; everything else that is not what was asked for is an error that an operator can act on.
  */
-import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CulvertError } from '../../lib/errors.ts'
+import { request as httpRequest, type IncomingMessage } from '../../lib/plain-http.ts'
 import { printable } from '../../lib/printable.ts'
 import { VERSION } from '../../lib/version.ts'
 import type { Connection } from './connection.ts'

@@ -1,8 +1,8 @@
 /** HTTP requests to a port on a pod's loopback, as `kubectl port-forward` reaches it: through API server and kubelet. */
-import { request } from 'node:http'
 import { Duplex, PassThrough } from 'node:stream'
 import { PortForward } from '@kubernetes/client-node'
 import { CulvertError, errorText } from '../../lib/errors.ts'
+import { request } from '../../lib/plain-http.ts'
 import type { Connection } from './connection.ts'
 
 export interface ForwardTarget {

@@ -1,6 +1,6 @@
 /** The HTTP application: it says what it saw, above all from which address the client came. */
 import { createHash } from 'node:crypto'
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from '../../lib/plain-http.ts'
 
 /** The bytes of `GET /bytes/N`: this block over and over, so that both ends can know what was meant. */
 export const BLOCK: Buffer = Buffer.from(

@@ -5,8 +5,8 @@
  *
  * usage: node load.ts URL RATE SECONDS
  */
-import { request } from 'node:http'
 import { errorCode, errorText } from '../../lib/errors.ts'
+import { request } from '../../lib/plain-http.ts'
 
 const LIMIT_MS = 30_000
 

@@ -2,9 +2,9 @@
  * The supervisor's own interface: HTTP with JSON over a Unix socket in the run directory, which only the lab's
  * owner can reach. An error is answered with its code, message and hint, and thrown again on the other side.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { CulvertError, errorText } from '../../lib/errors.ts'
 import { parseManifest } from '../../lib/kube/manifest.ts'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from '../../lib/plain-http.ts'
 import { podPlaces, statusOf } from './status.ts'
 import type { Supervisor } from './supervisor.ts'
 

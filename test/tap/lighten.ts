@@ -4,6 +4,7 @@
  * into every process that a lab starts. Together an eighth to a fifth of the processor time that tests take.
  */
 import processOnSpawn from 'process-on-spawn'
+import '../../lib/plain-http.ts'
 
 process.setSourceMapsEnabled(false)
 if (process.env['_TAPJS_PROCESSINFO_COVERAGE_'] === '0') {

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { request } from 'node:http'
 import { connect, type AddressInfo, type Server } from 'node:net'
 import t, { type Test } from 'tap'
 import { BLOCK, httpServer, type Seen } from '../../../lab/app/http.ts'
 import { echoServer, resetServer, sinkServer, slowReader } from '../../../lab/app/streams.ts'
+import { request } from '../../../lib/plain-http.ts'
 
 async function serve(t: Test, server: Server): Promise<number> {
   server.listen(0, '127.0.0.1')
