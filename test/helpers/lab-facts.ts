@@ -1,5 +1,5 @@
 /** What a lab's agents say of connections: in their access log, in their metrics, and whether the two agree. */
-import { readdirSync, readlinkSync } from 'node:fs'
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { accessLog, until, type AccessLine } from '../../lab/demo/facts.ts'
 import type { Lab } from '../../lab/lab.ts'
 import type { Ran } from '../../lab/run.ts'
@@ -106,6 +106,15 @@ export function openFiles(pid: number): string[] {
       return [] // closed meanwhile
     }
   })
+}
+
+/** The name of a process; empty when it has ended. */
+export function commandOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/comm`, 'utf8').trim()
+  } catch {
+    return ''
+  }
 }
 
 /**
