@@ -23,6 +23,8 @@ export const MARK = 0x539
 /** On the conntrack entry of a connection that the agent made from the client's own address. */
 export const RETURN_MARK = 0x111
 export const MARK_MASK = 0xfff
+/** Connection tracking knows the agent's own connections to the application in a zone of this number. */
+export const OWN_ZONE = 0x539
 /** Policy routing that brings replies to such connections back to the agent. */
 export const RETURN_TABLE = 100
 export const RETURN_RULE_PREFERENCE = 32764

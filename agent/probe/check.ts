@@ -52,7 +52,7 @@ export async function checkNode(node: string): Promise<NodeReport> {
   )
   if (netns !== undefined) {
     await tryInside(netns, attempt)
-    findings.push(...(await listeners(netns)))
+    findings.push(...(await abilities(netns)))
     closeSync(netns)
   }
   findings.push(ptraceScope(), ...(await checkRuntime()), ...(await checkNeighbours()))
@@ -81,7 +81,7 @@ async function tryInside(netns: number, attempt: Attempt): Promise<void> {
     await attempt(
       'rules',
       'the whole rule set stands, with its return path',
-      'a kernel module is missing: modprobe xt_REDIRECT xt_connmark xt_mark xt_tcpudp xt_comment xt_addrtype xt_conntrack',
+      'a kernel module is missing: modprobe xt_REDIRECT xt_connmark xt_mark xt_tcpudp xt_comment xt_addrtype xt_conntrack xt_CT',
       async () => {
         await applyRedirect(netns, EVERYTHING)
         const { drift } = await inspectRedirect(netns, EVERYTHING)
@@ -111,19 +111,26 @@ async function tryInside(netns: number, attempt: Attempt): Promise<void> {
 }
 
 /** Nothing when there are no rules at all, which was said already. */
-async function listeners(netns: number): Promise<Finding[]> {
+async function abilities(netns: number): Promise<Finding[]> {
   const iptables = await Iptables.detect(netns).catch(() => undefined)
   if (!iptables) return []
-  if (iptables.seesListeners)
-    return [ok('listeners', 'a port that nobody listens on is refused by the kernel')]
-  return [
-    {
-      id: 'listeners',
-      state: 'warn',
-      text: 'there is no match for sockets: to a TCP probe every port of an enrolled pod will seem open',
-      hint: 'modprobe xt_socket; or let pods have HTTP, gRPC or exec probes',
-    },
-  ]
+  const listeners: Finding = iptables.seesListeners
+    ? ok('listeners', 'a port that nobody listens on is refused by the kernel')
+    : {
+        id: 'listeners',
+        state: 'warn',
+        text: 'there is no match for sockets: to a TCP probe every port of an enrolled pod will seem open',
+        hint: 'modprobe xt_socket; or let pods have HTTP, gRPC or exec probes',
+      }
+  const zones: Finding = iptables.hasZones
+    ? ok('zones', "the agent's connections to applications are tracked apart from the clients' own")
+    : {
+        id: 'zones',
+        state: 'warn',
+        text: 'connection tracking has no zones: of the clients outside the mesh that have hundreds of connections to one port, one or other will wait for another in vain',
+        hint: 'modprobe xt_CT',
+      }
+  return [listeners, zones]
 }
 
 function takeOver(netns: number): string {

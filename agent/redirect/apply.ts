@@ -85,7 +85,7 @@ export function removeReturnPath(podNetnsFd: number): Promise<void> {
 }
 
 async function dropReturnPath(netnsFd: number): Promise<void> {
-  await program(netnsFd, NOTHING, ['mangle'], 'no return path')
+  await program(netnsFd, NOTHING, ['mangle', 'raw'], 'no return path')
   removeReturnRoutes(netnsFd)
 }
 

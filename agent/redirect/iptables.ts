@@ -32,10 +32,14 @@ const INSTALL_HINT = 'install the package iptables in the image or on the machin
 const SOCKET_TEST =
   '*nat\n:CULVERT_TEST - [0:0]\n-A CULVERT_TEST -p tcp -m socket --nowildcard -j RETURN\nCOMMIT\n'
 
+/** The same for `Abilities.hasZones`. */
+const ZONE_TEST = '*raw\n:CULVERT_TEST - [0:0]\n-A CULVERT_TEST -j CT --zone-orig 1\nCOMMIT\n'
+
 export class Iptables implements Abilities {
   readonly variant: Variant
   /** Where not, the agent accepts what comes for ports that nobody listens on, and resets it. */
   seesListeners = false
+  hasZones = false
   /** Between `iptables` and `-save`. */
   readonly #infix: string
 
@@ -54,10 +58,8 @@ export class Iptables implements Abilities {
       const iptables = new Iptables(variant, infix)
       try {
         await iptables.#restore(netnsFd, 4, '*nat\nCOMMIT\n', ['--test'])
-        iptables.seesListeners = await iptables.#restore(netnsFd, 4, SOCKET_TEST, ['--test']).then(
-          () => true,
-          () => false,
-        )
+        iptables.seesListeners = await iptables.#accepts(netnsFd, SOCKET_TEST)
+        iptables.hasZones = await iptables.#accepts(netnsFd, ZONE_TEST)
         return iptables
       } catch (err) {
         problems.push(errorText(err))
@@ -74,6 +76,13 @@ export class Iptables implements Abilities {
   /** Applies `text`, each of its tables in one transaction; what it does not name stays. Throws `TOOL` or `REDIRECT`. */
   restore(netnsFd: number, family: Family, text: string): Promise<void> {
     return this.#restore(netnsFd, family, text, ['--counters'])
+  }
+
+  async #accepts(netnsFd: number, text: string): Promise<boolean> {
+    return this.#restore(netnsFd, 4, text, ['--test']).then(
+      () => true,
+      () => false,
+    )
   }
 
   async #restore(netnsFd: number, family: Family, text: string, options: string[]): Promise<void> {

@@ -14,6 +14,7 @@ import {
 import { canonicalSpec, type SavedChain, type SavedRule, type SavedTable } from './saved.ts'
 
 const BUILTIN: Readonly<Record<Table, readonly string[]>> = {
+  raw: ['OUTPUT'],
   mangle: ['PREROUTING', 'OUTPUT'],
   nat: ['PREROUTING', 'OUTPUT'],
   filter: ['INPUT', 'OUTPUT'],

@@ -11,13 +11,13 @@
  * have to accept it before it can know: a kubelet's TCP probe, which asks for no more, would find every port open.
  */
 import { Cidr } from '../../lib/address.ts'
-import { MARK, MARK_MASK, PORT, RETURN_MARK } from '../ports.ts'
+import { MARK, MARK_MASK, OWN_ZONE, PORT, RETURN_MARK } from '../ports.ts'
 import type { CounterName } from './counters.ts'
 import { normalSettings, type RedirectSettings } from './settings.ts'
 
 export type Family = 4 | 6
 /** In the order in which they are programmed: the way back first, then the capture, then the lock. */
-export const TABLES = ['mangle', 'nat', 'filter'] as const
+export const TABLES = ['raw', 'mangle', 'nat', 'filter'] as const
 export type Table = (typeof TABLES)[number]
 export type BuiltinChain = 'PREROUTING' | 'INPUT' | 'OUTPUT'
 
@@ -53,6 +53,7 @@ export interface RuleSet {
 
 /** Every chain that is ours, whatever the settings. */
 export const CHAINS: Readonly<Record<Table, readonly string[]>> = {
+  raw: ['CULVERT_OUTPUT'],
   mangle: ['CULVERT_PREROUTING', 'CULVERT_OUTPUT'],
   nat: ['CULVERT_PREROUTING', 'CULVERT_OUTPUT'],
   filter: ['CULVERT_INPUT', 'CULVERT_OUTPUT', 'CULVERT_INPUT_END', 'CULVERT_OUTPUT_END'],
@@ -73,6 +74,11 @@ const NOT_SYN = `${TCP} ! --tcp-flags FIN,SYN,RST,ACK SYN`
 export interface Abilities {
   /** The match `socket` (xt_socket). Without it all SYNs that come are captured. */
   readonly seesListeners: boolean
+  /**
+   * The target `CT` (xt_CT). Without it a client hangs that happens to use the port of a connection that is open in its
+   * name: its SYN is taken for a part of that.
+   */
+  readonly hasZones: boolean
 }
 
 /**
@@ -86,6 +92,7 @@ export function describeRules(wanted: RedirectSettings, abilities: Abilities): R
   for (const family of [4, 6] as const) {
     const add: Add = (table, chain, id, match, target, reason, more = {}) =>
       rules.push({ family, table, chain, id, match, target: `-j ${target}`, reason, ...more })
+    if (abilities.hasZones) ownZone(add)
     returnPath(add)
     captureInbound(add, settings, abilities)
     captureOutbound(add, settings, family)
@@ -127,6 +134,19 @@ function jump(
   reason: string,
 ) {
   add(table, builtin, `jump/${table}/${chain}`, '', chain, reason, { place })
+}
+
+function ownZone(add: Add): void {
+  const before = 'before connection tracking, which it influences'
+  jump(add, 'raw', 'OUTPUT', 'CULVERT_OUTPUT', 'first', `our rule comes first, ${before}`)
+  add(
+    'raw',
+    'CULVERT_OUTPUT',
+    'return/zone',
+    `-o lo -p tcp ${AGENT_MARK}`,
+    `CT --zone-orig ${OWN_ZONE}`,
+    "the agent's connection to the application has the client's address and a port that the client may come to use itself: it is tracked apart, so that the client's is new, and captured",
+  )
 }
 
 function returnPath(add: Add): void {

@@ -129,7 +129,10 @@ export function capture(pod: TestPod): void {
     ['-4', 'iptables-restore', '127.0.0.1/32'],
     ['-6', 'ip6tables-restore', '::1/128'],
   ] as const) {
-    const rules = `*mangle
+    const rules = `*raw
+-A OUTPUT -o lo -p tcp -m mark --mark 0x539/0xfff -j CT --zone-orig 1337
+COMMIT
+*mangle
 -A PREROUTING -m mark --mark 0x539/0xfff -j CONNMARK --set-xmark 0x111/0xfff
 -A OUTPUT -m connmark --mark 0x111/0xfff -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff
 COMMIT

@@ -81,19 +81,31 @@ export async function serve(
 }
 
 /** An application in the pod that connects. Resolves once the kernel says connected; rejects with the errno. */
-export async function connectFrom(t: Test, pod: TestPod, host: string, port: number): Promise<Socket> {
-  const socket = connectingFrom(t, pod, host, port)
+export async function connectFrom(
+  t: Test,
+  pod: TestPod,
+  host: string,
+  port: number,
+  localPort?: number,
+): Promise<Socket> {
+  const socket = connectingFrom(t, pod, host, port, localPort)
   await once(socket, 'connect')
   socket.on('error', () => undefined)
   return socket
 }
 
 /** The same before the kernel has said anything: whoever does not wait for it listens for its error. */
-export function connectingFrom(t: Test, pod: TestPod, host: string, port: number): Socket {
+export function connectingFrom(
+  t: Test,
+  pod: TestPod,
+  host: string,
+  port: number,
+  localPort?: number,
+): Socket {
   const fd = inNetns(pod.fd, () => connectSocket({ family: host.includes(':') ? 6 : 4, mark: 0 }))
   const socket = new Socket({ fd, allowHalfOpen: true, manualStart: true } as never)
   t.teardown(() => socket.destroy())
-  return socket.connect({ host, port })
+  return socket.connect({ host, port, ...(localPort !== undefined && { localPort }) })
 }
 
 /**

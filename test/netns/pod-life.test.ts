@@ -106,6 +106,31 @@ await t.test(
   },
 )
 
+await t.test(
+  'a client is answered though it uses a port that a connection made in its name has already',
+  { timeout: 20_000 },
+  async t => {
+    const node = await world(t)
+    const ports: number[] = []
+    await serve(t, node.server, 8081, socket => {
+      ports.push(socket.remotePort!)
+      socket.pipe(socket)
+    })
+    for (const host of [node.server.ip, node.server.ip6]) {
+      const held = await connectFrom(t, node.outside, host, 8081)
+      held.write('first')
+      await once(held, 'data')
+      const taken = ports.pop()
+      t.not(taken, held.localPort, 'the kernel has chosen')
+      const second = await connectFrom(t, node.outside, host, 8081, taken)
+      second.end('second')
+      t.equal((await readAll(second)).toString(), 'second')
+      held.end('and more')
+      t.equal((await readAll(held)).toString(), 'and more', 'the first is not touched')
+    }
+  },
+)
+
 await t.test('its service account stays known when discovery no longer tells of it', async t => {
   const node = await world(t)
   const pod = node.pod(node.client)

@@ -39,6 +39,7 @@ await t.test('what the agent does can be tried on this machine, and is', async t
     'rules',
     'transparent',
     'listeners',
+    'zones',
     'takeover',
     'yama',
     'neighbours',

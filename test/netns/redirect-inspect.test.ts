@@ -72,7 +72,7 @@ await t.test('packets that are taken out of connection tracking are a bypass tha
 await t.test('the legacy backend is programmed with the same text', async t => {
   const [pod] = makePods(t, ['pod'])
   const iptables = await Iptables.detect(pod!.fd, [['legacy', '-legacy']])
-  t.match(iptables, { variant: 'legacy', seesListeners: true })
+  t.match(iptables, { variant: 'legacy', seesListeners: true, hasZones: true })
   const ruleSet = describeRules(
     { ...settings, requireOutbound: true, excludeOutboundCidrs: ['10.0.0.0/8'] },
     iptables,

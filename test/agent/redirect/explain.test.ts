@@ -5,7 +5,7 @@ import { explainRules } from '../../../agent/redirect/explain.ts'
 import { describeRules } from '../../../agent/redirect/rules.ts'
 
 const settings = { ...NOT_ENROLLED, requireOutbound: true, excludeOutboundCidrs: ['10.0.0.0/8'] }
-const ruleSet = describeRules(settings, { seesListeners: true })
+const ruleSet = describeRules(settings, { seesListeners: true, hasZones: true })
 
 await t.test('each rule is shown with its reason, and those of both families once', async t => {
   const text = explainRules(ruleSet)

@@ -4,8 +4,14 @@ import { renderTable, tableDrift } from '../../../agent/redirect/plan.ts'
 import { describeRules, TABLES, type RuleSet } from '../../../agent/redirect/rules.ts'
 import { parseSaved, type SavedTable } from '../../../agent/redirect/saved.ts'
 
-const permissive = describeRules({ ...NOT_ENROLLED, excludeOutboundPorts: [5432] }, { seesListeners: true })
-const strict = describeRules({ ...NOT_ENROLLED, strictInbound: true }, { seesListeners: true })
+const permissive = describeRules(
+  { ...NOT_ENROLLED, excludeOutboundPorts: [5432] },
+  { seesListeners: true, hasZones: true },
+)
+const strict = describeRules(
+  { ...NOT_ENROLLED, strictInbound: true },
+  { seesListeners: true, hasZones: true },
+)
 const nothing: RuleSet = { rules: [], policies: [] }
 
 /** The table that a restore of `text` into a fresh one makes, in the words of iptables-save. */

@@ -4,7 +4,8 @@ import { CHAINS, describeRules, type Rule } from '../../../agent/redirect/rules.
 import { MAX_EXCLUSIONS } from '../../../agent/redirect/settings.ts'
 
 const enrolment = (more: Partial<Enrolment> = {}): Enrolment => ({ ...NOT_ENROLLED, mesh: true, ...more })
-const describe = (settings: Enrolment, seesListeners = true) => describeRules(settings, { seesListeners })
+const describe = (settings: Enrolment, seesListeners = true) =>
+  describeRules(settings, { seesListeners, hasZones: true })
 const everything = enrolment({
   strictInbound: true,
   requireOutbound: true,
@@ -35,6 +36,15 @@ await t.test('only the first packet of a connection is ever redirected, dropped 
       [...matches, ...matches],
     )
   }
+})
+
+await t.test('without zones in connection tracking the raw table is not touched', async t => {
+  const rawOf = (hasZones: boolean) =>
+    describeRules(everything, { seesListeners: true, hasZones })
+      .rules.filter(({ table }) => table === 'raw')
+      .map(({ id }) => id)
+  t.strictSame(rawOf(true), Array(2).fill(['jump/raw/CULVERT_OUTPUT', 'return/zone']).flat())
+  t.strictSame(rawOf(false), [])
 })
 
 await t.test('what nobody listens for is refused, by the lock of a strict pod too', async t => {
