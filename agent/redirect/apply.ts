@@ -14,15 +14,8 @@ import { Iptables } from './iptables.ts'
 import { Memory, type Changes } from './memory.ts'
 import { renderTable, tableDrift } from './plan.ts'
 import { addReturnRoutes, familiesOf, removeReturnRoutes, returnRoutesDrift } from './return-path.ts'
-import {
-  CHAINS,
-  COMMENT_PREFIX,
-  describeRules,
-  TABLES,
-  type Family,
-  type RuleSet,
-  type Table,
-} from './rules.ts'
+import { CHAINS, COMMENT_PREFIX, TABLES, type Family, type RuleSet, type Table } from './rule.ts'
+import { describeRules } from './rules.ts'
 import { parseSaved, type SavedTables } from './saved.ts'
 import { normalSettings, type RedirectSettings } from './settings.ts'
 import { Slots } from './slots.ts'

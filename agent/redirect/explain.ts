@@ -2,7 +2,7 @@
 import type { Counters } from './counters.ts'
 import { ruleSpec } from './plan.ts'
 import { RETURN_PATH_TEXT } from './return-path.ts'
-import { TABLES, type RuleSet } from './rules.ts'
+import { TABLES, type RuleSet } from './rule.ts'
 
 /**
  * Text of many lines. IPv4 and IPv6 rules differ in addresses only, so those that are the same are shown once.

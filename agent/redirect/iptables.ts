@@ -8,7 +8,7 @@ import { CulvertError, errorText } from '../../lib/errors.ts'
 import { openMemoryFile, openPipe, programPath, signalChild, startChild } from '../sys/children.ts'
 import { closeFd } from '../sys/fd.ts'
 import { inNetns } from '../sys/netns.ts'
-import type { Abilities, Family } from './rules.ts'
+import type { Abilities, Family } from './rule.ts'
 
 export type Variant = 'nft' | 'legacy'
 

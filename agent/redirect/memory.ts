@@ -3,7 +3,7 @@
  * rules, so what was worked out for one of them, by programs, holds for all: from which state which lines lead to the
  * rules that are wanted, and which state is as it should be. Bounded, as a pod may bring about any number of states.
  */
-import type { Family } from './rules.ts'
+import type { Family } from './rule.ts'
 
 /** Lines for iptables-restore; empty where nothing is to be done. */
 export type Changes = ReadonlyMap<Family, string>

@@ -10,7 +10,7 @@ import {
   type Rule,
   type RuleSet,
   type Table,
-} from './rules.ts'
+} from './rule.ts'
 import { canonicalSpec, type SavedChain, type SavedRule, type SavedTable } from './saved.ts'
 
 const BUILTIN: Readonly<Record<Table, readonly string[]>> = {

@@ -10,7 +10,7 @@ import {
   removeLocalRoute,
   removeMarkRule,
 } from '../sys/policy-route.ts'
-import type { Family } from './rules.ts'
+import type { Family } from './rule.ts'
 
 const markRule = (family: Family) => ({
   family,

@@ -10,76 +10,26 @@
  * A SYN to a port that nobody listens on is refused by the kernel, as without a mesh. Were it captured, the agent would
  * have to accept it before it can know: a kubelet's TCP probe, which asks for no more, would find every port open.
  */
-import { Cidr } from '../../lib/address.ts'
-import { MARK, MARK_MASK, OWN_ZONE, PORT, RETURN_MARK } from '../ports.ts'
-import type { CounterName } from './counters.ts'
+import { MARK_MASK, OWN_ZONE, PORT, RETURN_MARK } from '../ports.ts'
+import { lockInbound, lockOutbound } from './lock.ts'
+import {
+  AGENT_MARK,
+  count,
+  hex,
+  jump,
+  LISTENER,
+  NOT_SYN,
+  outboundExclusions,
+  SYN,
+  TCP,
+  type Abilities,
+  type Add,
+  type Family,
+  type Policy,
+  type Rule,
+  type RuleSet,
+} from './rule.ts'
 import { normalSettings, type RedirectSettings } from './settings.ts'
-
-export type Family = 4 | 6
-/** In the order in which they are programmed: the way back first, then the capture, then the lock. */
-export const TABLES = ['raw', 'mangle', 'nat', 'filter'] as const
-export type Table = (typeof TABLES)[number]
-export type BuiltinChain = 'PREROUTING' | 'INPUT' | 'OUTPUT'
-
-export interface Rule {
-  readonly family: Family
-  readonly table: Table
-  readonly chain: string
-  /** Unique within family; it becomes the rule's comment, `culvert:<id>`. */
-  readonly id: string
-  /** What it matches, in the words of iptables-save; empty for everything. */
-  readonly match: string
-  /** `-j …` */
-  readonly target: string
-  readonly reason: string
-  readonly counter?: CounterName
-  /** For a rule in a built-in chain: the place it must have there. */
-  readonly place?: 'first' | 'last'
-}
-
-export interface Policy {
-  readonly family: Family
-  readonly chain: 'INPUT' | 'OUTPUT'
-  /** The chain that accepts what got through. Its existence says that the policy is ours. */
-  readonly end: string
-  readonly reason: string
-}
-
-export interface RuleSet {
-  readonly rules: readonly Rule[]
-  /** Built-in chains of the filter table whose policy is DROP. */
-  readonly policies: readonly Policy[]
-}
-
-/** Every chain that is ours, whatever the settings. */
-export const CHAINS: Readonly<Record<Table, readonly string[]>> = {
-  raw: ['CULVERT_OUTPUT'],
-  mangle: ['CULVERT_PREROUTING', 'CULVERT_OUTPUT'],
-  nat: ['CULVERT_PREROUTING', 'CULVERT_OUTPUT'],
-  filter: ['CULVERT_INPUT', 'CULVERT_OUTPUT', 'CULVERT_INPUT_END', 'CULVERT_OUTPUT_END'],
-}
-
-export const COMMENT_PREFIX = 'culvert:'
-
-const hex = (value: number) => `0x${value.toString(16)}`
-const AGENT_MARK = `-m mark --mark ${hex(MARK)}/${hex(MARK_MASK)}`
-const TCP = '-p tcp -m tcp'
-/** As iptables-save writes `--syn`. */
-const SYN = `${TCP} --tcp-flags FIN,SYN,RST,ACK SYN`
-/** Addressed to a socket that is there: one that listens. */
-const LISTENER = '-m socket --nowildcard'
-const NOT_SYN = `${TCP} ! --tcp-flags FIN,SYN,RST,ACK SYN`
-
-/** What a kernel may have or not. */
-export interface Abilities {
-  /** The match `socket` (xt_socket). Without it all SYNs that come are captured. */
-  readonly seesListeners: boolean
-  /**
-   * The target `CT` (xt_CT). Without it a client hangs that happens to use the port of a connection that is open in its
-   * name: its SYN is taken for a part of that.
-   */
-  readonly hasZones: boolean
-}
 
 /**
  * The rules and policies of a pod with these settings, on a kernel with these abilities, in the order in which they
@@ -100,40 +50,6 @@ export function describeRules(wanted: RedirectSettings, abilities: Abilities): R
     if (settings.requireOutbound) policies.push(lockOutbound(add, settings, family))
   }
   return { rules, policies }
-}
-
-type Add = (
-  table: Table,
-  chain: string,
-  id: string,
-  match: string,
-  target: string,
-  reason: string,
-  more?: { counter?: CounterName; place?: 'first' | 'last' },
-) => void
-
-/** A counted rule is called what it counts. */
-function count(
-  add: Add,
-  table: Table,
-  chain: string,
-  name: CounterName,
-  match: string,
-  target: string,
-  reason: string,
-) {
-  add(table, chain, name, match, target, reason, { counter: name })
-}
-
-function jump(
-  add: Add,
-  table: Table,
-  builtin: BuiltinChain,
-  chain: string,
-  place: 'first' | 'last',
-  reason: string,
-) {
-  add(table, builtin, `jump/${table}/${chain}`, '', chain, reason, { place })
 }
 
 function ownZone(add: Add): void {
@@ -303,150 +219,4 @@ function captureOutbound(add: Add, settings: RedirectSettings, family: Family): 
     `REDIRECT --to-ports ${PORT.outbound}`,
     'all other TCP goes to the agent, which knows the way',
   )
-}
-
-/**
- * Strict a second time, without the capture: what was captured is addressed to the agent by now, so any other
- * SYN came around it.
- */
-function lockInbound(
-  add: Add,
-  settings: RedirectSettings,
-  family: Family,
-  { seesListeners }: Abilities,
-): Policy {
-  const chain = 'CULVERT_INPUT'
-  jump(add, 'filter', 'INPUT', chain, 'first', 'before any rule that would accept')
-  add(
-    'filter',
-    chain,
-    'lock/loopback/inbound',
-    '-i lo',
-    'RETURN',
-    'loopback is the business of the pod alone',
-  )
-  add(
-    'filter',
-    chain,
-    'lock/agent/inbound',
-    `-p tcp -m multiport --dports ${PORT.inbound},${PORT.hbone}`,
-    'RETURN',
-    'captured plaintext and tunnels are for the agent to judge',
-  )
-  for (const port of settings.excludeInboundPorts)
-    add(
-      'filter',
-      chain,
-      `lock/excluded-port/inbound/${port}`,
-      `${TCP} --dport ${port}`,
-      'RETURN',
-      'excluded by annotation',
-    )
-  count(
-    add,
-    'filter',
-    chain,
-    'strict/inbound',
-    seesListeners ? `${SYN} ${LISTENER}` : SYN,
-    'DROP',
-    'strict: a SYN that came around the capture gets nowhere; counted',
-  )
-  if (seesListeners)
-    add(
-      'filter',
-      chain,
-      'lock/refused/inbound',
-      SYN,
-      'REJECT --reject-with tcp-reset',
-      'nobody listens there, or not a moment ago: refused, so that nothing slips in while somebody begins to',
-    )
-  return lockPolicy(add, family, 'INPUT')
-}
-
-function lockOutbound(add: Add, settings: RedirectSettings, family: Family): Policy {
-  const chain = 'CULVERT_OUTPUT'
-  const loopback = family === 4 ? '127.0.0.1/32' : '::1/128'
-  jump(add, 'filter', 'OUTPUT', chain, 'first', 'before any rule that would accept')
-  add(
-    'filter',
-    chain,
-    'lock/loopback/outbound',
-    '-o lo',
-    'RETURN',
-    'loopback is the business of the pod alone',
-  )
-  // A redirected packet still counts as leaving by its first device here, so loopback alone does not cover it.
-  add(
-    'filter',
-    chain,
-    'lock/agent/outbound',
-    `-d ${loopback} ${TCP} --dport ${PORT.outbound}`,
-    'RETURN',
-    'captured connections are for the agent to judge',
-  )
-  add(
-    'filter',
-    chain,
-    'lock/marked/outbound',
-    `-p tcp ${AGENT_MARK}`,
-    'RETURN',
-    "the agent's own connections",
-  )
-  for (const exclusion of outboundExclusions(settings, family))
-    add('filter', chain, `lock/${exclusion.counter}`, exclusion.match, 'RETURN', 'excluded by annotation')
-  count(
-    add,
-    'filter',
-    chain,
-    'require/outbound',
-    SYN,
-    'DROP',
-    'require: a SYN that went around the capture gets nowhere; counted',
-  )
-  return lockPolicy(add, family, 'OUTPUT')
-}
-
-/** The policy closes the chain for the moments after somebody flushed it, when none of the rules above stand. */
-function lockPolicy(add: Add, family: Family, chain: 'INPUT' | 'OUTPUT'): Policy {
-  const end = `CULVERT_${chain}_END`
-  jump(
-    add,
-    'filter',
-    chain,
-    end,
-    'last',
-    'what got through all rules is accepted, although the policy is DROP',
-  )
-  add(
-    'filter',
-    end,
-    `end/${chain}`,
-    '',
-    'ACCEPT',
-    'the policy is DROP only so that a flushed table is closed, not open',
-  )
-  return {
-    family,
-    chain,
-    end,
-    reason: 'a filter table that was flushed is closed, not open, until it is repaired',
-  }
-}
-
-function outboundExclusions(
-  settings: RedirectSettings,
-  family: Family,
-): { counter: CounterName; match: string }[] {
-  const ports = settings.excludeOutboundPorts.map(port => ({
-    counter: `excluded-port/outbound/${port}` as const,
-    match: `${TCP} --dport ${port}`,
-  }))
-  const cidrs = settings.excludeOutboundCidrs
-    .map(text => Cidr.parse(text))
-    .filter(cidr => cidr.text.includes(':') === (family === 6))
-    .map(cidr => ({
-      counter: `excluded-cidr/outbound/${cidr.text}` as const,
-      match: cidr.prefix === 0 ? '-p tcp' : `-d ${cidr.text} -p tcp`,
-    }))
-  return [...ports, ...cidrs]
 }

@@ -2,7 +2,7 @@
  * Reads what iptables-save prints: the tables as they are. The text is the kernel's and the tool's, but the
  * rules in it may be anybody's, so a line that is not understood is somebody else's rule and nothing more.
  */
-import { COMMENT_PREFIX } from './rules.ts'
+import { COMMENT_PREFIX } from './rule.ts'
 
 export interface SavedRule {
   /** The words after `-A CHAIN`, as printed. */

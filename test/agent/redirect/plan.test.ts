@@ -1,7 +1,8 @@
 import t from 'tap'
 import { NOT_ENROLLED } from '../../../lib/enrolment.ts'
 import { renderTable, tableDrift } from '../../../agent/redirect/plan.ts'
-import { describeRules, TABLES, type RuleSet } from '../../../agent/redirect/rules.ts'
+import { TABLES, type RuleSet } from '../../../agent/redirect/rule.ts'
+import { describeRules } from '../../../agent/redirect/rules.ts'
 import { parseSaved, type SavedTable } from '../../../agent/redirect/saved.ts'
 
 const permissive = describeRules(

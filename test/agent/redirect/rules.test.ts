@@ -1,6 +1,7 @@
 import t from 'tap'
 import { NOT_ENROLLED, type Enrolment } from '../../../lib/enrolment.ts'
-import { CHAINS, describeRules, type Rule } from '../../../agent/redirect/rules.ts'
+import { CHAINS, type Rule } from '../../../agent/redirect/rule.ts'
+import { describeRules } from '../../../agent/redirect/rules.ts'
 import { MAX_EXCLUSIONS } from '../../../agent/redirect/settings.ts'
 
 const enrolment = (more: Partial<Enrolment> = {}): Enrolment => ({ ...NOT_ENROLLED, mesh: true, ...more })
@@ -43,7 +44,8 @@ await t.test('without zones in connection tracking the raw table is not touched'
     describeRules(everything, { seesListeners: true, hasZones })
       .rules.filter(({ table }) => table === 'raw')
       .map(({ id }) => id)
-  t.strictSame(rawOf(true), Array(2).fill(['jump/raw/CULVERT_OUTPUT', 'return/zone']).flat())
+  const both = ['jump/raw/CULVERT_OUTPUT', 'return/zone']
+  t.strictSame(rawOf(true), [...both, ...both])
   t.strictSame(rawOf(false), [])
 })
 
