@@ -1,6 +1,7 @@
 import t from 'tap'
 import { VERSION } from '../../lib/version.ts'
-import { culvert } from '../helpers/culvert.ts'
+import { run } from '../../lab/run.ts'
+import { CULVERT, culvert } from '../helpers/culvert.ts'
 import { here } from '../helpers/here.ts'
 
 await t.test('every verb explains itself, with examples', async t => {
@@ -27,6 +28,17 @@ await t.test('every verb explains itself, with examples', async t => {
     t.match(stdout, new RegExp(`^Usage: culvert lab ${verb}`))
     t.match(stdout, new RegExp(`Examples:\\n {2}culvert lab ${verb}`))
   }
+})
+
+await t.test('a reader that has seen enough ends it, without a word', async t => {
+  const { stdout, stderr } = await run([
+    'bash',
+    '-c',
+    '"$0" lab --help | :; echo "${PIPESTATUS[0]}"',
+    CULVERT,
+  ])
+  t.equal(stdout.toString(), '141\n')
+  t.equal(stderr, '')
 })
 
 await t.test('the verbs of a cluster explain themselves, too', async t => {
