@@ -7,6 +7,7 @@ import { agentPair } from '../../helpers/tcp.ts'
 import { Receiver, sessionPair } from '../../helpers/tunnel.ts'
 
 const MIB = 1024 * 1024
+const PIECE = Buffer.alloc(MIB / 8)
 const HOUR_MS = 3_600_000
 /** What each leaves behind is more than 1 MiB of a connection window of 16 MiB, if it does. */
 const STREAMS = 18
@@ -28,10 +29,14 @@ for (const [how, isReset] of [
       app.end()
       const relay = watchRelay(owner => relayTunnel(agents, tunnel, owner, HOUR_MS))
       await new Receiver(request.tunnel).ended
-      // More than the kernel takes, so that the last of it waits for the application.
+      // More than the kernel takes, so that the last of it waits for the application; and a little at a time, so that
+      // nothing of it waits for room in the stream's window, and the end with it.
       const stuck = AbortSignal.timeout(60_000)
-      while (agents.queued < MIB && !stuck.aborted) {
-        if (request.tunnel.pendingBytes === 0) request.tunnel.write(Buffer.alloc(MIB))
+      for (let written = 0; agents.queued < MIB && !stuck.aborted;) {
+        if (relay.toApp === written) {
+          request.tunnel.write(PIECE)
+          written += PIECE.length
+        }
         await new Promise(resolve => setImmediate(resolve))
       }
       const over = new Promise<void>(resolve => request.tunnel.onClosed(() => resolve()))
