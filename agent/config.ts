@@ -1,6 +1,6 @@
 /** The agent's settings, from the environment, as a DaemonSet gives them. */
 import { availableParallelism, hostname } from 'node:os'
-import { LOG_LEVELS, type LogLevel } from '../lib/log.ts'
+import { LOG_LEVELS, type LogLevel } from '../lib/log-level.ts'
 import { Settings } from '../lib/settings.ts'
 import { KUBELET_NAMES } from './kubelet-names.ts'
 import type { PodSourceChoice } from './pods/source.ts'

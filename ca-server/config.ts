@@ -1,7 +1,7 @@
 /** The ca-server's settings, from the environment, as a Deployment gives them. */
 import { isIP } from 'node:net'
 import { hostname } from 'node:os'
-import { LOG_LEVELS, type LogLevel } from '../lib/log.ts'
+import { LOG_LEVELS, type LogLevel } from '../lib/log-level.ts'
 import { Settings } from '../lib/settings.ts'
 import type { AuthoritySource } from './authority/authority.ts'
 import { ENGINE_NAMES, type EngineName } from './authority/engine-name.ts'

@@ -6,9 +6,6 @@ import { pino, stdTimeFunctions, type Logger } from 'pino'
 
 export type { Logger } from 'pino'
 
-export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'] as const
-export type LogLevel = (typeof LOG_LEVELS)[number]
-
 /** A logger whose lines carry `fields`; children made of it with `.child({ component })` follow its level. */
 export function createLogger(fields: Record<string, string>, level: string): Logger {
   return pino({
@@ -18,8 +15,4 @@ export function createLogger(fields: Record<string, string>, level: string): Log
     formatters: { level: label => ({ level: label }) },
     redact: { paths: ['token', '*.token', 'key', '*.key', 'headers.authorization'], censor: '[redacted]' },
   })
-}
-
-export function isLogLevel(text: string): text is LogLevel {
-  return (LOG_LEVELS as readonly string[]).includes(text)
 }

@@ -4,7 +4,8 @@
  * had one. A browser on the same machine must not be led here by a web page, hence the checks of Host and Origin.
  */
 import type { IncomingMessage } from 'node:http'
-import { isLogLevel, LOG_LEVELS, type Logger, type LogLevel } from '../../lib/log.ts'
+import type { Logger } from '../../lib/log.ts'
+import { isLogLevel, LOG_LEVELS, type LogLevel } from '../../lib/log-level.ts'
 import { CulvertError } from '../../lib/errors.ts'
 import { HttpService, json, text, type HttpRoute } from './http-service.ts'
 

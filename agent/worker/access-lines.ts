@@ -4,7 +4,7 @@
  * costs a comparison. Lines are put together into writes that a pipe keeps whole.
  */
 import { formatAddress } from '../../lib/address.ts'
-import type { LogLevel } from '../../lib/log.ts'
+import type { LogLevel } from '../../lib/log-level.ts'
 import { REFUSED, type Reason } from '../../lib/reasons.ts'
 import type { AccessLogSettings, ConnectionRecord } from './messages.ts'
 

@@ -2,7 +2,7 @@
  * What passes between the main thread, which knows the mesh, and the data-plane threads, which move bytes.
  * Everything here is structured-cloneable plain data. Descriptors are numbers: threads share the process's table.
  */
-import type { LogLevel } from '../../lib/log.ts'
+import type { LogLevel } from '../../lib/log-level.ts'
 import type { CarriedReason, PlaintextReason, Reason, RefusedReason } from '../../lib/reasons.ts'
 import type { RefusalCount } from './refusals.ts'
 import type { ResponseFlag } from './response-flags.ts'

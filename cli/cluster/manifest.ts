@@ -1,9 +1,12 @@
 /** The objects that make up an installation: the rendered manifests of a profile, with the image that was asked for. */
 import { readFileSync } from 'node:fs'
-import { parseAllDocuments } from 'yaml'
+import { createRequire } from 'node:module'
 import { CulvertError } from '../../lib/errors.ts'
 import { VERSION } from '../../lib/version.ts'
 import type { KubeObject } from '../kubernetes/objects.ts'
+
+/** Loaded by who needs it: every verb loads this file, and a parser takes as long to load as all the rest of a command. */
+const yaml = () => createRequire(import.meta.url)('yaml') as typeof import('yaml')
 
 export const PROFILES = {
   default: 'culvert.yaml',
@@ -26,7 +29,8 @@ export const INTERMEDIATE_SECRET = '/api/v1/namespaces/culvert-system/secrets/cu
 /** In the order in which they are applied. */
 export function objectsOf(profile: Profile, image = DEFAULT_IMAGE): KubeObject[] {
   const file = new URL(`../../manifests/${PROFILES[profile]}`, import.meta.url)
-  const objects = parseAllDocuments(readFileSync(file, 'utf8')).map(document => document.toJS() as KubeObject)
+  const documents = yaml().parseAllDocuments(readFileSync(file, 'utf8'))
+  const objects = documents.map(document => document.toJS() as KubeObject)
   for (const object of objects) setImage(object, image)
   return objects
 }

@@ -2,7 +2,6 @@
 import { readFileSync } from 'node:fs'
 import { Option, type Command } from 'commander'
 import { CulvertError } from '../../lib/errors.ts'
-import { parseManifest, stringifyManifest } from '../../lib/kube/manifest.ts'
 import type { KubePod } from '../../lib/kube/objects.ts'
 import { jsonOption, nameOption, pair, verb } from '../command.ts'
 import { print, printJson } from '../output.ts'
@@ -53,25 +52,26 @@ async function addPod(pod: string | undefined, command: string[], options: AddPo
     throw new CulvertError('INPUT', 'a pod is added by its name or from a file, one of the two', {
       hint: 'culvert lab add-pod --help shows both',
     })
-  const manifest = pod === undefined ? fromFile(options.file!) : fromOptions(pod, command, options)
+  const manifest = await (pod === undefined ? fromFile(options.file!) : fromOptions(pod, command, options))
   const { openLab } = await import('../../lab/lab.ts')
   const added = await openLab(options.name).addPods(manifest)
   if (options.json) printJson(added)
   else for (const { key, node, ips } of added) print(`${key} is ready on ${node}: ${ips.join(' ')}`)
 }
 
-function fromFile(file: string): string {
+async function fromFile(file: string): Promise<string> {
   let text: string
   try {
     text = readFileSync(file === '-' ? 0 : file, 'utf8')
   } catch (err) {
     throw new CulvertError('INPUT', `${file} cannot be read`, { cause: err })
   }
+  const { parseManifest } = await import('../../lib/kube/manifest.ts')
   parseManifest(text, file) // the lab does it again, but does not know the file's name
   return text
 }
 
-function fromOptions(name: string, command: string[], options: AddPodOptions): string {
+async function fromOptions(name: string, command: string[], options: AddPodOptions): Promise<string> {
   const { namespace, node, serviceAccount, label, annotation } = options
   const pod: KubePod = {
     kind: 'Pod',
@@ -93,5 +93,6 @@ function fromOptions(name: string, command: string[], options: AddPodOptions): s
     },
     status: { phase: 'Pending', podIPs: [], ready: false },
   }
+  const { stringifyManifest } = await import('../../lib/kube/manifest.ts')
   return stringifyManifest([pod])
 }

@@ -1,6 +1,6 @@
 /** `culvert lab up`: in the foreground until Ctrl-C, or detached until `lab down`. */
 import { Option, type Command } from 'commander'
-import { LOG_LEVELS } from '../../lib/log.ts'
+import { LOG_LEVELS } from '../../lib/log-level.ts'
 import type { Lab } from '../../lab/lab.ts'
 import { duration, jsonOption, nameOption, pair, seconds, verb } from '../command.ts'
 import { EXIT, isTerminal, note, print, printJson, Steps, styled } from '../output.ts'

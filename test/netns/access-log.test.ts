@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { accessLog, httpGet, podNamed, until } from '../../lab/demo/facts.ts'
-import type { LogLevel } from '../../lib/log.ts'
+import type { LogLevel } from '../../lib/log-level.ts'
 import { labFor } from '../helpers/lab.ts'
 import { metricsOf, valueOf } from '../helpers/lab-facts.ts'
 

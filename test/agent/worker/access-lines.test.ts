@@ -1,6 +1,6 @@
 import * as fc from 'fast-check'
 import t from 'tap'
-import { LOG_LEVELS, type LogLevel } from '../../../lib/log.ts'
+import { LOG_LEVELS, type LogLevel } from '../../../lib/log-level.ts'
 import { AccessLines, LONGEST_WRITE } from '../../../agent/worker/access-lines.ts'
 import type { ConnectionRecord } from '../../../agent/worker/messages.ts'
 import { connectionRecord } from '../../helpers/records.ts'

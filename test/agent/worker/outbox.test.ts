@@ -3,7 +3,7 @@ import type { FromWorker } from '../../../agent/worker/messages.ts'
 import { Outbox } from '../../../agent/worker/outbox.ts'
 import type { Counted } from '../../../agent/worker/traffic.ts'
 import { Connection, ConnectionBook } from '../../../agent/proxy/connection.ts'
-import type { LogLevel } from '../../../lib/log.ts'
+import type { LogLevel } from '../../../lib/log-level.ts'
 import { connectionRecord } from '../../helpers/records.ts'
 
 const question = (id: number): FromWorker => ({
