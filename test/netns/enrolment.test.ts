@@ -22,8 +22,8 @@ await t.test(
     const into = await Promise.all(
       Array.from({ length: 3 }, () => holdConnection(lab, 'old', server.ip, 7000)),
     )
-    const load = await startLoad(lab, 'client', `http://${old.ip}:8080/`, 100, 600)
-    const reverse = await startLoad(lab, 'old', `http://${server.ip}:8080/`, 50, 600)
+    const load = await startLoad(lab, 'client', `http://${old.ip}:8080/`, 50, 600)
+    const reverse = await startLoad(lab, 'old', `http://${server.ip}:8080/`, 25, 600)
     await lab.annotate('namespace/legacy', { 'culvert.dev/mesh': 'enabled' })
     await lab.waitForPod('old', ['enrolled'])
     await until(
@@ -72,7 +72,7 @@ await t.test('it is un-enrolled: open tunnels live on, no new connection fails, 
   const held = await Promise.all(Array.from({ length: 5 }, () => holdConnection(lab, 'client', old.ip, 7000)))
   const from = await holdConnection(lab, 'old', server.ip, 7000)
   const load = await startLoad(lab, 'client', `http://${old.ip}:8080/`, 50, 600)
-  const reverse = await startLoad(lab, 'old', `http://${server.ip}:8080/`, 50, 600)
+  const reverse = await startLoad(lab, 'old', `http://${server.ip}:8080/`, 25, 600)
   await lab.annotate('namespace/legacy', { 'culvert.dev/mesh': null })
   await lab.waitForPod('old', ['not-enrolled'])
   await until('no rule in the nat table', 20_000, async () => {

@@ -9,7 +9,7 @@ import { idlePod, labFor } from '../helpers/lab.ts'
 import { commandOf, endedConnections, openFiles, targetOf, Watch } from '../helpers/lab-facts.ts'
 
 const NODES = ['node-a', 'node-b'] as const
-const CYCLES = 20
+const CYCLES = 15
 const AT_ONCE = 5
 const lab = await labFor(t, { name: `m${process.pid}` })
 const client = await podNamed(lab, 'client')
@@ -27,7 +27,7 @@ await t.test('a pod that drains ends under load: no new connection fails', async
   const { ip } = await podNamed(lab, 'patient')
   await answers(ip)
   const held = await holdConnection(lab, 'client', ip, 7000)
-  const service = await startLoad(lab, 'client', `http://${vip}/`, 50, 600)
+  const service = await startLoad(lab, 'client', `http://${vip}/`, 30, 600)
   const direct = await startLoad(lab, 'client', `http://${ip}:8080/`, 20, 600)
   await carried('the pod', line => line['dst.workload'] === 'patient' && line['dst.service'] !== undefined)
   const deletedAt = Date.now()
@@ -46,7 +46,7 @@ await t.test('a pod that ends at once takes with it what is open in it, and noth
   await lab.addPods(endpoint('abrupt'))
   await answers((await podNamed(lab, 'abrupt')).ip)
   const log = new Watch(lab, client.node)
-  const service = await startLoad(lab, 'client', `http://${vip}/`, 50, 600)
+  const service = await startLoad(lab, 'client', `http://${vip}/`, 30, 600)
   await carried('the pod', line => line['dst.workload'] === 'abrupt')
   await lab.delPod('abrupt', 5)
   const { failures, requests } = await service.stop()
@@ -71,7 +71,7 @@ await t.test(
     await lab.addPods(endpoint('first'))
     const first = await podNamed(lab, 'first')
     await answers(first.ip)
-    const load = await startLoad(lab, 'client', `http://${first.ip}:8080/`, 50, 600)
+    const load = await startLoad(lab, 'client', `http://${first.ip}:8080/`, 30, 600)
     await carried('the first', line => line['dst.workload'] === 'first')
     await lab.delPod('first', 1)
     await lab.addPods(

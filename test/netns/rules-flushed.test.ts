@@ -24,8 +24,8 @@ await t.test(
 await t.test('a strict pod lets no stranger in while its rules are flushed', async t => {
   await lab.annotate('pod/server', { 'culvert.dev/mtls': 'strict' })
   await until('strict', 20_000, async () => !(await reaches(lab, 'old', server.ip)) || undefined)
-  for (const arguments_ of [['-t', 'nat', '-F'], ['-t', 'mangle', '-F'], ['-F']]) {
-    const stranger = await startLoad(lab, 'old', `http://${server.ip}:8080/`, 100, 600)
+  for (const arguments_ of [['-t', 'nat', '-F'], ['-t', 'mangle', '-F'], ['-t', 'raw', '-F'], ['-F']]) {
+    const stranger = await startLoad(lab, 'old', `http://${server.ip}:8080/`, 50, 600)
     const tookMs = await flush(lab, 'server', arguments_)
     t.ok(tookMs < 1000, `iptables ${arguments_.join(' ')}: back after ${tookMs} ms`)
     const { requests, failures } = await stranger.stop()
