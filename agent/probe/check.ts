@@ -81,7 +81,7 @@ async function tryInside(netns: number, attempt: Attempt): Promise<void> {
     await attempt(
       'rules',
       'the whole rule set stands, with its return path',
-      'a kernel module is missing: modprobe xt_REDIRECT xt_connmark xt_mark xt_tcpudp xt_comment xt_addrtype xt_conntrack xt_CT',
+      'a kernel module is missing: modprobe xt_REDIRECT xt_connmark xt_mark xt_tcpudp xt_comment xt_addrtype xt_conntrack',
       async () => {
         await applyRedirect(netns, EVERYTHING)
         const { drift } = await inspectRedirect(netns, EVERYTHING)
