@@ -52,12 +52,18 @@ export function bulk(streams: number): Measurement {
   }
 }
 
-/** The command line; its times are whole seconds, and so is what comes first and is thrown away. */
+/** What iperf3 counts in whole seconds is so many bytes when it is to be shorter. */
+const BYTES_A_SECOND = 1e9
+
+/** The command line; what comes first and is thrown away is whole seconds too. */
 export function iperfArgv(host: string, streams: number, timing: Timing): string[] {
-  const seconds = Math.max(1, Math.round(timing.seconds))
-  const omitted = String(Math.round(timing.warmUpSeconds))
+  const { seconds, warmUpSeconds } = timing
   const where = ['--client', host, '--port', String(APP_PORT.iperf), '--parallel', String(streams)]
-  return ['iperf3', ...where, '--time', String(seconds), '--omit', omitted, '--json']
+  const howMuch =
+    seconds < 1
+      ? ['--bytes', String(Math.round(seconds * BYTES_A_SECOND))]
+      : ['--time', String(Math.round(seconds)), '--omit', String(Math.round(warmUpSeconds))]
+  return ['iperf3', ...where, ...howMuch, '--json']
 }
 
 async function iperf(at: Situation, streams: number): Promise<IperfReport> {

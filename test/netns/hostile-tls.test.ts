@@ -94,7 +94,12 @@ await t.test('bytes that are no TLS, and half a handshake, are turned away in ti
   const hello = Buffer.from('160301020001000001fc0303', 'hex')
   const cases: [what: string, bytes: Buffer, error: RegExp][] = [
     ['HTTP', Buffer.from('GET / HTTP/1.1\r\nhost: server\r\n\r\n'), /http request/],
-    ['random bytes', Buffer.concat([Buffer.of(0xff), randomBytes(10_000)]), /wrong version number/],
+    [
+      'random bytes',
+      Buffer.concat([Buffer.of(0xff, 0xff, 0xff), randomBytes(10_000)]),
+      /wrong version number/,
+    ],
+    ['what begins as an SSLv2 hello', Buffer.concat([Buffer.of(0xff, 0xff, 1), randomBytes(10_000)]), /./],
     ['half a hello, and silence', hello, /handshake timeout/],
     ['nothing at all', Buffer.alloc(0), /handshake timeout/],
     ['an alert', Buffer.from('15030300020228', 'hex'), /./],

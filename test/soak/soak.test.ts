@@ -9,7 +9,7 @@ await t.test(
   async t => {
     const { signal } = new AbortController()
     // Light: other tests run beside it.
-    const light = { seconds: 9, everySeconds: 1.8, pauses: 6 }
+    const light = { seconds: 9, everySeconds: 1.8, pauses: 9 }
     const report = await soak({ ...light, ttlSeconds: 20, seed: 20_261_124, signal })
     t.strictSame(report.wrong, [])
     t.strictSame(
