@@ -123,25 +123,26 @@ await t.test('logs of parts and pods are found by their names', async t => {
 })
 
 await t.test('pcap writes what is on the link, and shows it through tcpdump', async t => {
-  const start = async (...words: string[]) => {
+  const start = async (whole: readonly RegExp[], ...words: string[]) => {
     const child = spawn(CULVERT, ['lab', 'pcap', '--name', name, ...words], {
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     const said: Buffer[] = []
     child.stdout.on('data', (chunk: Buffer) => said.push(chunk))
-    // It captures once something of it can be seen.
-    const isSeen = () => Buffer.concat(said).includes('8080')
+    // It begins at some moment: the first request of which all is seen came after that.
+    const isSeen = () => whole.every(each => each.test(Buffer.concat(said).toString('latin1')))
     for (const deadline = Date.now() + 20_000; !isSeen() && Date.now() < deadline;)
       await onLab('exec', 'client', '--', 'curl', '-s', 'http://10.98.2.2:8080/')
     child.kill('SIGINT')
     const [code] = (await once(child, 'close')) as [number]
     return { code, stdout: Buffer.concat(said) }
   }
-  const shown = await start('--', '-A', 'tcp port 8080')
+  const syn = /10\.98\.1\.2\.\d+ > 10\.98\.2\.2\.8080: Flags \[S\]/
+  const shown = await start([syn, /GET \/ HTTP\/1\.1/], '--', '-A', 'tcp port 8080')
   t.equal(shown.code, 0)
-  t.match(shown.stdout.toString(), /10\.98\.1\.2\.\d+ > 10\.98\.2\.2\.8080: Flags \[S\]/)
+  t.match(shown.stdout.toString(), syn)
   t.match(shown.stdout.toString(), 'GET / HTTP/1.1')
-  const written = await start('-w', '-')
+  const written = await start([/GET \/ HTTP\/1\.1/], '-w', '-')
   t.equal(written.code, 0)
   t.ok([...packetsOf(written.stdout)].some(({ bytes }) => bytes.includes('GET / HTTP/1.1')))
   t.match(await onLab('pcap', '--link', 'node-x'), { code: 1, stderr: /hint: it has node-a, node-b/ })
