@@ -204,7 +204,7 @@ export class PodLife {
       return
     }
     if (!certificates.certificate(uid)) this.#state.lack('captured; waiting for a certificate')
-    this.#reconciler.settle() // protected: nothing passes in the clear any more
+    this.#reconciler.settle(signal) // protected: nothing passes in the clear any more
     await certificates.ready(uid, signal)
     this.#state.be('enrolled', this.#remarks())
   }

@@ -18,6 +18,7 @@ export class Reconciler<Wish> {
   #wish: Wish
   #isMoving = false
   #settled: PromiseWithResolvers<void> = Promise.withResolvers()
+  #isSettled = false
   #interrupt = new AbortController()
   readonly #steps: Steps<Wish>
 
@@ -41,16 +42,20 @@ export class Reconciler<Wish> {
     this.#wish = wish
     this.#interrupt.abort()
     this.#interrupt = new AbortController()
+    // Whoever waited has been told of another wish.
+    if (this.#isSettled) this.#settled = Promise.withResolvers()
+    this.#isSettled = false
     if (!this.#isMoving) {
-      this.#settled = Promise.withResolvers()
       this.#isMoving = true
       void this.#move()
     }
     return this.#settled.promise
   }
 
-  /** It is as near as can be for now, though a step goes on. */
-  settle(): void {
+  /** For a step, with its signal: it is as near as can be for now, though the step goes on. */
+  settle(signal: AbortSignal): void {
+    if (signal.aborted) return
+    this.#isSettled = true
     this.#settled.resolve()
   }
 
@@ -61,16 +66,18 @@ export class Reconciler<Wish> {
       const { signal } = this.#interrupt
       try {
         await this.#steps.step(wish, signal)
-        if (!signal.aborted) break
-        backoff.reset()
+        if (signal.aborted) {
+          backoff.reset()
+          continue
+        }
+        this.#isMoving = false
+        return this.settle(signal)
       } catch (err) {
         if (signal.aborted) continue
         this.#steps.failed(err)
-        this.settle()
+        this.settle(signal)
         await backoff.wait(signal)
       }
     }
-    this.#isMoving = false
-    this.settle()
   }
 }

@@ -118,8 +118,35 @@ await t.test('a new wish is taken up between two tries', async t => {
 await t.test('a step can say that it is as near as can be, and go on', async () => {
   const taken = new Taken()
   const settled = taken.reconciler.aim('in')
-  const { end } = await taken.step(0)
-  taken.reconciler.settle()
+  const { end, signal } = await taken.step(0)
+  taken.reconciler.settle(signal)
   await settled
   end()
+})
+
+await t.test('what is wanted after that is waited for, and not taken for done', async t => {
+  const taken = new Taken()
+  void taken.reconciler.aim('in')
+  const first = await taken.step(0)
+  taken.reconciler.settle(first.signal)
+  const settled = taken.reconciler.aim('gone')
+  t.equal(await isSettled(settled), false)
+  taken.reconciler.settle(first.signal)
+  t.equal(await isSettled(settled), false, 'an interrupted step has nothing to say of the next one')
+  first.end()
+  const second = await taken.step(1)
+  t.equal(await isSettled(settled), false)
+  second.end()
+  await settled
+})
+
+await t.test('what is wanted between two tries is waited for too', async t => {
+  const taken = new Taken()
+  const failing = taken.reconciler.aim('in')
+  ;(await taken.step(0)).end(new Error('not now'))
+  await failing
+  const settled = taken.reconciler.aim('gone')
+  t.equal(await isSettled(settled), false)
+  ;(await taken.step(1)).end()
+  await settled
 })
