@@ -188,6 +188,11 @@ export class RawPeer {
     this.#block = EMPTY
   }
 
+  #lastWords(): string {
+    const said = this.frames.findLast(({ type }) => type === FRAME.goaway)?.payload
+    return said ? `: GOAWAY ${said.readUInt32BE(4)}, ${said.toString('utf8', 8)}` : ''
+  }
+
   #wake(): void {
     for (const watch of this.#watchers) watch()
   }
@@ -197,7 +202,8 @@ export class RawPeer {
       const watch = () => {
         const found = look()
         if (found !== undefined) resolve(found)
-        else if (this.isClosed) reject(new Error('the connection ended without what was waited for'))
+        else if (this.isClosed)
+          reject(new Error(`the connection ended without what was waited for${this.#lastWords()}`))
         else return
         this.#watchers.delete(watch)
       }

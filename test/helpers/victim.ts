@@ -84,7 +84,7 @@ export class Victim {
   }
 
   /** `patienceMs`: how long anyone may be silent in a connect, a handshake or a preface. Short, so that tests are. */
-  static async start(t: Test, { patienceMs = 400, maxConnections = 10_000 } = {}): Promise<Victim> {
+  static async start(t: Test, { patienceMs = 1000, maxConnections = 10_000 } = {}): Promise<Victim> {
     const root = await createRoot('mesh')
     const pods = makePods(t, ['client', 'server', 'stranger'])
     const child = fork(new URL('data-plane-process.ts', import.meta.url), {

@@ -19,7 +19,7 @@ await t.test(
   'hundreds of connections aborted in each phase leave nothing behind',
   { timeout: 280_000 },
   async t => {
-    const victim = await Victim.start(t)
+    const victim = await Victim.start(t, { patienceMs: 5000 })
     const { client, server, stranger } = victim
     inPod(server, 'iptables', ['-A', 'INPUT', '-p', 'tcp', '--dport', String(DEAD_PORT), '-j', 'DROP'])
     const { key, chain } = await certificateOf(victim.root, { identity: identityOf('stranger') })
@@ -104,7 +104,7 @@ await t.test('a peer whose bytes nobody takes costs no more than its window', as
 })
 
 await t.test('frames that never end are not waited for in memory', async t => {
-  const victim = await Victim.start(t)
+  const victim = await Victim.start(t, { patienceMs: 5000 })
   const before = await victim.measure()
   const { key, chain } = await certificateOf(victim.root, { identity: identityOf('stranger') })
   const unknown = frame(0xbb, 0, 0, Buffer.alloc(MIB)).subarray(0, MIB - 1)
@@ -121,7 +121,7 @@ await t.test('frames that never end are not waited for in memory', async t => {
 })
 
 await t.test('a peer that does not read is not written to without end', async t => {
-  const victim = await Victim.start(t)
+  const victim = await Victim.start(t, { patienceMs: 5000 })
   await serve(t, victim.server, 9090, socket => {
     const more = () => {
       while (socket.write(Buffer.alloc(64 * 1024)));
@@ -167,7 +167,7 @@ await t.test('a pod has as many connections as it may, and the others are not to
 })
 
 await t.test('streams opened and reset in the same breath', async t => {
-  const victim = await Victim.start(t)
+  const victim = await Victim.start(t, { patienceMs: 5000 })
   const before = await victim.measure()
   const streams = (encoder: HpackEncoder, first: number, count: number) => {
     const frames: Buffer[] = []

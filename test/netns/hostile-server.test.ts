@@ -14,7 +14,7 @@ await t.test(
   'whatever a peer’s tunnel port does, the application is reset, and the log says why',
   { timeout: 280_000 },
   async t => {
-    const victim = await Victim.start(t)
+    const victim = await Victim.start(t, { patienceMs: 500 })
     const { root, stranger, client } = victim
     const identity = identityOf('stranger')
     const now = Date.now()
