@@ -28,10 +28,12 @@ export interface Cleaned {
 
 /** Removes everything of the lab but a live supervisor. Throws `LAB` when a process cannot be ended. */
 export async function cleanUp(lab: string, paths: LabPaths, state: LabState | undefined): Promise<Cleaned> {
-  const killed = new Set<number>()
+  const killed = new Map<number, ProcessRef>()
   const netns = seesNames(state) ? listNetns(lab) : []
   const left = () => [
-    ...Object.values(state?.processes ?? {}).filter(ref => isAlive(ref)),
+    ...Object.values(state?.processes ?? {}).filter(isAlive),
+    // One that is ending has left its namespaces for a moment before it is gone.
+    ...[...killed.values()].filter(isAlive),
     ...processesOf(netns, state),
   ]
   for (const deadline = Date.now() + GONE_TIMEOUT_MS; ; await sleep(20)) {
@@ -40,10 +42,10 @@ export async function cleanUp(lab: string, paths: LabPaths, state: LabState | un
     if (Date.now() > deadline)
       throw new CulvertError(
         'LAB',
-        `processes ${alive.map(({ pid }) => pid).join(', ')} of lab '${lab}' do not end`,
+        `processes ${[...new Set(alive.map(({ pid }) => pid))].join(', ')} of lab '${lab}' do not end`,
       )
     for (const ref of alive) {
-      killed.add(ref.pid)
+      killed.set(ref.pid, ref)
       signalProcess(ref, 'SIGKILL')
     }
   }
