@@ -83,8 +83,11 @@ export class Victim {
     })
   }
 
-  /** `patienceMs`: how long anyone may be silent in a connect, a handshake or a preface. Short, so that tests are. */
-  static async start(t: Test, { patienceMs = 1000, maxConnections = 10_000 } = {}): Promise<Victim> {
+  /**
+   * `patienceMs`: how long anyone may be silent in a connect, a handshake or a preface. Short where a test waits for its
+   * end; otherwise longer than an honest peer is without a processor on a full machine.
+   */
+  static async start(t: Test, { patienceMs = 5000, maxConnections = 10_000 } = {}): Promise<Victim> {
     const root = await createRoot('mesh')
     const pods = makePods(t, ['client', 'server', 'stranger'])
     const child = fork(new URL('data-plane-process.ts', import.meta.url), {

@@ -10,7 +10,7 @@ const MIB = 1024 * 1024
 const HELLO = [PREFACE, settings(), frame(FRAME.settings, FLAG.ack, 0)]
 
 await t.test('what breaks HTTP/2 ends the session with a GOAWAY that names it', async t => {
-  const victim = await Victim.start(t)
+  const victim = await Victim.start(t, { patienceMs: 1000 })
   const before = await victim.measure()
   const big = Buffer.alloc(100)
   const encoder = new HpackEncoder()

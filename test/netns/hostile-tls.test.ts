@@ -90,7 +90,7 @@ await t.test('no session is resumed: who comes again shows a certificate again',
 })
 
 await t.test('bytes that are no TLS, and half a handshake, are turned away in time', async t => {
-  const victim = await Victim.start(t)
+  const victim = await Victim.start(t, { patienceMs: 1000 })
   const hello = Buffer.from('160301020001000001fc0303', 'hex')
   const cases: [what: string, bytes: Buffer, error: RegExp][] = [
     ['HTTP', Buffer.from('GET / HTTP/1.1\r\nhost: server\r\n\r\n'), /http request/],
@@ -117,7 +117,7 @@ await t.test('bytes that are no TLS, and half a handshake, are turned away in ti
 })
 
 await t.test('a crowd that keeps silent does not keep others out', async t => {
-  const victim = await Victim.start(t, { patienceMs: 5000 })
+  const victim = await Victim.start(t)
   const before = await victim.measure()
   const crowd = []
   for (let round = 0; round < 13; round++)
