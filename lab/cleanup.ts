@@ -28,24 +28,24 @@ export interface Cleaned {
 
 /** Removes everything of the lab but a live supervisor. Throws `LAB` when a process cannot be ended. */
 export async function cleanUp(lab: string, paths: LabPaths, state: LabState | undefined): Promise<Cleaned> {
-  const killed = new Map<number, ProcessRef>()
+  const killed = new Set<number>()
   const netns = seesNames(state) ? listNetns(lab) : []
-  const left = () => [
-    ...Object.values(state?.processes ?? {}).filter(isAlive),
-    // One that is ending has left its namespaces for a moment before it is gone.
-    ...[...killed.values()].filter(isAlive),
-    ...processesOf(netns, state),
-  ]
+  const known = new Map(Object.values(state?.processes ?? {}).map(ref => [ref.pid, ref]))
+  const left = () => {
+    // Kept once found: one that is ending has left its namespaces for a moment before it is gone.
+    for (const ref of processesOf(netns, state)) known.set(ref.pid, ref)
+    return [...known.values()].filter(isAlive)
+  }
   for (const deadline = Date.now() + GONE_TIMEOUT_MS; ; await sleep(20)) {
     const alive = left()
     if (alive.length === 0) break
     if (Date.now() > deadline)
       throw new CulvertError(
         'LAB',
-        `processes ${[...new Set(alive.map(({ pid }) => pid))].join(', ')} of lab '${lab}' do not end`,
+        `processes ${alive.map(({ pid }) => pid).join(', ')} of lab '${lab}' do not end`,
       )
     for (const ref of alive) {
-      killed.set(ref.pid, ref)
+      killed.add(ref.pid)
       signalProcess(ref, 'SIGKILL')
     }
   }
