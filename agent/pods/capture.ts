@@ -1,17 +1,27 @@
 /** The redirection in one network namespace of a pod: put there, changed, guarded, taken away. */
 import type { Enrolment } from '../../lib/enrolment.ts'
+import type { Logger } from '../../lib/log.ts'
 import { applyRedirect, removeRedirect } from '../redirect/apply.ts'
-import type { LifeParts } from './life-parts.ts'
+import type { DataPlaneThreads } from '../worker/threads.ts'
+import type { RedirectGuard } from './guard.ts'
 import { endOrTell, type StrictPod } from './open-plaintext.ts'
 import type { LocalPod } from './source.ts'
 
+export interface CaptureParts {
+  readonly guard: RedirectGuard
+  readonly threads: DataPlaneThreads
+  readonly log: Logger
+}
+
 export class Capture {
-  readonly #parts: Pick<LifeParts, 'guard' | 'threads' | 'log'>
+  readonly #uid: string
+  readonly #parts: CaptureParts
   /** Open while the pod is in the mesh. */
   #netnsFd: number | undefined
   #applied: Enrolment | undefined
 
-  constructor(parts: Pick<LifeParts, 'guard' | 'threads' | 'log'>) {
+  constructor(uid: string, parts: CaptureParts) {
+    this.#uid = uid
     this.#parts = parts
   }
 
@@ -25,10 +35,10 @@ export class Capture {
   }
 
   /** Undefined where it is not strict. */
-  strictPod({ uid, namespace, name, ips }: LocalPod): StrictPod | undefined {
+  strictPod({ namespace, name, ips }: LocalPod): StrictPod | undefined {
     const [netnsFd, applied] = [this.#netnsFd, this.#applied]
     if (netnsFd === undefined || !applied?.strictInbound) return undefined
-    return { uid, namespace, name, ips, netnsFd, excludeInboundPorts: applied.excludeInboundPorts }
+    return { uid: this.#uid, namespace, name, ips, netnsFd, excludeInboundPorts: applied.excludeInboundPorts }
   }
 
   /** The descriptor of the namespace is its own from here on. */
@@ -42,8 +52,8 @@ export class Capture {
     const before = this.#applied
     if (before === enrolment) return false
     await applyRedirect(netnsFd, enrolment)
-    if (before) guard.update(pod.uid, enrolment, pod)
-    else guard.watch(pod.uid, netnsFd, enrolment, pod)
+    if (before) guard.update(this.#uid, enrolment, pod)
+    else guard.watch(this.#uid, netnsFd, enrolment, pod)
     this.#applied = enrolment
     // Strict has begun: what came in plaintext before is listed, or cut. It never throws.
     const strict = before?.strictInbound === true ? undefined : this.strictPod(pod)
@@ -53,14 +63,14 @@ export class Capture {
 
   /** The source tells of the pod anew: the guard looks for this one's addresses and namespace. */
   told(pod: LocalPod): void {
-    if (this.#applied) this.#parts.guard.update(pod.uid, this.#applied, pod)
+    if (this.#applied) this.#parts.guard.update(this.#uid, this.#applied, pod)
   }
 
   /** No new connection comes to the agent; the return path of open ones stays. Gives the descriptor back; undefined without one. */
-  async remove(uid: string): Promise<number | undefined> {
+  async remove(): Promise<number | undefined> {
     const netnsFd = this.#netnsFd
     if (netnsFd === undefined) return undefined
-    this.#parts.guard.unwatch(uid)
+    this.#parts.guard.unwatch(this.#uid)
     this.#applied = undefined
     await removeRedirect(netnsFd, { keepReturnPath: true })
     this.#netnsFd = undefined
@@ -68,8 +78,8 @@ export class Capture {
   }
 
   /** The namespace is over, and its rules with it. Gives the descriptor back. */
-  abandon(uid: string): number | undefined {
-    this.#parts.guard.unwatch(uid)
+  abandon(): number | undefined {
+    this.#parts.guard.unwatch(this.#uid)
     const netnsFd = this.#netnsFd
     this.#netnsFd = undefined
     return netnsFd

@@ -1,14 +1,13 @@
 /** What a pod's life begins with. */
 import type { Router } from '../mesh/router.ts'
-import type { RedirectGuard } from './guard.ts'
+import type { CaptureParts } from './capture.ts'
 import type { LifeStateParts } from './life-state.ts'
 import type { ServedParts } from './served.ts'
 import type { LocalPod } from './source.ts'
 
 /** What a pod's life needs of the rest of the agent. */
-export interface LifeParts extends ServedParts, LifeStateParts {
+export interface LifeParts extends CaptureParts, ServedParts, LifeStateParts {
   readonly router: Router
-  readonly guard: RedirectGuard
   /** Undefined until discovery has told. */
   serviceAccountOf(pod: LocalPod): string | undefined
   /** Somebody has said that it is being deleted. */

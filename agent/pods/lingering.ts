@@ -15,6 +15,8 @@ const AS_LONG_AS_THEY_LIVE_MS = 0x7fff_ffff
 
 export interface LingeringParts {
   readonly served: Pick<ServedPod, 'end'>
+  /** `namespace/name`, for the log. */
+  readonly name: string
   readonly log: Logger
   /** It is on its way back in, or there already. */
   readonly isBack: () => boolean
@@ -39,7 +41,7 @@ export class Lingering {
 
   /** Takes the descriptor of the pod's namespace. */
   begin(netnsFd: number): void {
-    const timer = setTimeout(() => this.#endListening(netnsFd), STRAGGLERS_MS).unref()
+    const timer = setTimeout(() => void this.over(), STRAGGLERS_MS).unref()
     this.#listening = { netnsFd, timer }
   }
 
@@ -54,25 +56,20 @@ export class Lingering {
   /** At once, without waiting for stragglers. Resolves when the last open connection has ended. Never rejects. */
   async over(): Promise<void> {
     const netnsFd = this.end()
-    if (netnsFd !== undefined) this.#endListening(netnsFd)
+    if (netnsFd !== undefined) this.#lettingGo = this.#letGo(netnsFd)
     await this.#lettingGo
-  }
-
-  #endListening(netnsFd: number): void {
-    this.#listening = undefined
-    this.#lettingGo = this.#letGo(netnsFd)
   }
 
   /** The listeners close, and when the last open connection has ended, all of it is given back. */
   async #letGo(netnsFd: number): Promise<void> {
-    const { served, log, isBack, release } = this.#parts
+    const { served, name, log, isBack, release } = this.#parts
     try {
       await served.end(AS_LONG_AS_THEY_LIVE_MS)
       if (isBack()) return
       await removeReturnPath(netnsFd)
       release()
     } catch (err) {
-      log.warn({ err: errorText(err) }, 'could not clear up after a pod that left the mesh')
+      log.warn({ pod: name, err: errorText(err) }, 'could not clear up after a pod that left the mesh')
     } finally {
       closeSync(netnsFd)
     }

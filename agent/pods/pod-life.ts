@@ -50,19 +50,22 @@ export class PodLife {
   constructor(pod: LocalPod, parts: LifeParts, beginning: Beginning) {
     this.#pod = pod
     this.#parts = parts
-    this.#capture = new Capture(parts)
+    this.#capture = new Capture(pod.uid, parts)
     this.#served = new ServedPod(pod.uid, parts)
     this.#state = new PodLifeState(pod, parts, beginning === 'adopted')
     this.#beginning = beginning
     this.#mayHaveRemains = beginning === 'adopted'
     this.#lingering = new Lingering({
       served: this.#served,
-      log: parts.log.child({ pod: this.#state.name }),
+      name: this.#state.name,
+      log: parts.log,
       isBack: () => this.netnsFd !== undefined || this.#wish.kind === 'in',
       release: () => this.#release(),
     })
-    const [step, failed] = [this.#step.bind(this), this.#failed.bind(this)]
-    this.#reconciler = new Reconciler<Wish>({ kind: 'wait' }, { step, failed })
+    this.#reconciler = new Reconciler<Wish>(
+      { kind: 'wait' },
+      { step: (wish, signal) => this.#step(wish, signal), failed: err => this.#failed(err) },
+    )
   }
 
   get pod(): LocalPod {
@@ -250,9 +253,9 @@ export class PodLife {
       { pod: this.#state.name, netns: this.pod.netns },
       'pod has another network namespace now',
     )
-    this.#capture.abandon(this.pod.uid)
+    this.#capture.abandon()
     this.#lingering.end()
-    this.#capture = new Capture(this.#parts)
+    this.#capture = new Capture(this.pod.uid, this.#parts)
     this.#beginning = 'new'
     try {
       await this.#served.end(0)
@@ -264,7 +267,7 @@ export class PodLife {
   async #leave(): Promise<void> {
     // It goes on by itself from here: should it come in one day, its connections do not wait for its certificate.
     if (this.#beginning === 'new') this.#beginning = 'running'
-    const netnsFd = await this.#capture.remove(this.pod.uid)
+    const netnsFd = await this.#capture.remove()
     if (netnsFd === undefined) await this.#clearRemains()
     else this.#lingering.begin(netnsFd)
     this.#state.be('not-enrolled', '')
@@ -284,7 +287,7 @@ export class PodLife {
 
   async #vanish(): Promise<void> {
     clearTimeout(this.#unnamedTimer)
-    const netnsFd = this.#capture.abandon(this.pod.uid) ?? this.#lingering.end()
+    const netnsFd = this.#capture.abandon() ?? this.#lingering.end()
     await this.#served.end(this.#drainMs)
     this.#release()
     this.#state.be('gone', '')
