@@ -3,7 +3,9 @@ import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { CODE } from '../../agent/hbone/protocol.ts'
 import { goPeer } from '../helpers/foreign-go.ts'
-import { foreignClient, foreignServer, type Abilities } from '../helpers/foreign-suite.ts'
+import { foreignClient } from '../helpers/foreign-client.ts'
+import { foreignServer } from '../helpers/foreign-server.ts'
+import type { Abilities } from '../helpers/foreign-suite.ts'
 
 /** A compiler that has never been used compiles its library too. */
 const COMPILE_MS = 300_000

@@ -1,7 +1,9 @@
 /** python3-h2 against ours, in both roles. */
 import t from 'tap'
 import { CODE } from '../../agent/hbone/protocol.ts'
-import { foreignClient, foreignServer, type Abilities } from '../helpers/foreign-suite.ts'
+import { foreignClient } from '../helpers/foreign-client.ts'
+import { foreignServer } from '../helpers/foreign-server.ts'
+import type { Abilities } from '../helpers/foreign-suite.ts'
 
 const PYTHON: Abilities = {
   kind: 'python',
