@@ -15,6 +15,8 @@ export interface NodeLoop {
 
 // uv.h
 const UV_TIMER = 13
+/** Of the timer that is set to see which of libuv's it is. */
+const FINDING_MS = 1
 
 /** Undefined where the binary does not export what is needed: then nobody can wait for both loops at once. */
 export function nodeLoop(): NodeLoop | undefined {
@@ -45,12 +47,16 @@ function timerBy(self: LibraryHandle, loop: number): () => number | undefined {
   const isActive = self.func('int uv_is_active(uint64_t)') as (handle: number) => number
   const dueIn = self.func('uint64_t uv_timer_get_due_in(uint64_t)') as (handle: number) => number
   const update = self.func('void uv_update_time(uint64_t)') as (loop: number) => void
+  const now = self.func('uint64_t uv_now(uint64_t)') as (loop: number) => number
   const stateOf = (handle: number) => (isActive(handle) ? dueIn(handle) : Infinity)
+  /** When it goes off: the same at any time, for one that is neither set anew nor late. */
+  const dueAt = (handle: number) => now(loop) + stateOf(handle)
+  // V8 has timers of its own for its tasks, and the time may go on in between: the right one is due anew, and just now set.
   const find = () => {
     update(loop)
-    const before = timersOf(self, loop).map(handle => ({ handle, state: stateOf(handle) }))
-    clearTimeout(setTimeout(() => undefined, 1))
-    const set = before.filter(({ handle, state }) => stateOf(handle) !== state)
+    const before = timersOf(self, loop).map(handle => ({ handle, at: dueAt(handle) }))
+    clearTimeout(setTimeout(() => undefined, FINDING_MS))
+    const set = before.filter(({ handle, at }) => stateOf(handle) === FINDING_MS && dueAt(handle) !== at)
     return set.length === 1 ? set[0]?.handle : undefined
   }
   let timer: number | undefined

@@ -46,3 +46,32 @@ await t.test('it tells when the next timer is due', async t => {
   clearTimeout(long)
   clearTimeout(first)
 })
+
+await t.test(
+  'a timer of V8’s is not taken for it when Node’s is late and the time goes on meanwhile',
+  async t => {
+    // V8 may have none or one for its garbage; what waits makes one more. With one alone it can be mistaken.
+    const source = `
+    const { parentPort } = require('node:worker_threads')
+    import(${JSON.stringify(new URL('../../../agent/sys/node-loop.ts', import.meta.url).href)}).then(({ nodeLoop }) => {
+      const busy = ms => { for (const end = performance.now() + ms; performance.now() < end;); }
+      const real = setTimeout
+      globalThis.setTimeout = (...words) => (busy(3), real(...words))
+      const look = () => {
+        const late = real(() => {}, 1)
+        busy(5)
+        const ms = nodeLoop().msUntilTimer() ?? 'unknown'
+        clearTimeout(late)
+        return ms
+      }
+      real(() => {
+        const first = look()
+        Atomics.waitAsync(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 30_000)
+        real(() => parentPort.postMessage([first, look()]), 20)
+      }, 20)
+    })`
+    const worker = new Worker(source, { eval: true })
+    t.teardown(() => worker.terminate())
+    t.strictSame(await once(worker, 'message'), [['unknown', 'unknown']])
+  },
+)
